@@ -5,6 +5,14 @@ records inside: `from_config_dict` is the only bridge. A field exists exactly on
 """
 
 import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+
+import ml_collections
+
+from lfm_jax.errors import LfmError
+
+Value = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,3 +119,130 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+
+# ----------------------------------------------------------------------------
+# ConfigDict <-> records, and `file.py:preset,key=value`
+# ----------------------------------------------------------------------------
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The records as a ConfigDict, ready for command-line overrides."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
+def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+    """The ConfigDict as frozen records; an unknown key is an `LfmError`."""
+    return _record(Config, values.to_dict(), "")
+
+
+def parse_arg(
+    arg: str | None, presets: Mapping[str, Mapping[str, Value]]
+) -> ml_collections.ConfigDict:
+    """The config that `preset,key=value,...` names.
+
+    Args:
+        arg: what follows the colon in `--config=file.py:arg`; every part is optional.
+        presets: per name, how it differs from the defaults, by dotted key.
+
+    Raises:
+        LfmError: an unknown preset or key, or a value of the wrong type.
+    """
+    values = to_config_dict(Config())
+    for part in filter(None, (arg or "").split(",")):
+        key, given, text = part.partition("=")
+        if given:
+            _set(values, key, _parse(key, text, _get(values, key)))
+        elif part in presets:
+            for key, value in presets[part].items():
+                _set(values, key, value)
+        else:
+            known = suggest(part, presets)
+            raise LfmError(f"There is no preset {part!r} in the config{known}.")
+    return values
+
+
+def check_key(key: str) -> None:
+    """Raises an `LfmError` unless a dotted key names a field of `Config`."""
+    _get(to_config_dict(Config()), key)
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """One phrase per dotted key whose value is not the same in two nested dicts."""
+    found = []
+    for key in dict.fromkeys((*old, *new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key} was {before!r} and is now {after!r}")
+    return found
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` or the list of what there is, to end a sentence with."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}" if close else f"; known: {', '.join(known)}"
+
+
+def _record(cls: type, values: Mapping, prefix: str):
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            known = suggest(key, fields)
+            raise LfmError(f"The config has no key {prefix + key!r}{known}.")
+    return cls(
+        **{
+            key: _record(fields[key], value, f"{prefix}{key}.")
+            if dataclasses.is_dataclass(fields[key])
+            else value
+            for key, value in values.items()
+        }
+    )
+
+
+def _get(values: ml_collections.ConfigDict, key: str) -> Value:
+    """The value under a dotted key that must name a field, not a group of fields."""
+    node = values
+    for name in key.split("."):
+        if not isinstance(node, ml_collections.ConfigDict) or name not in node:
+            known = suggest(key, _leaves(values))
+            raise LfmError(f"The config has no key {key!r}{known}.")
+        node = node[name]
+    if isinstance(node, ml_collections.ConfigDict):
+        known = ", ".join(f"{key}.{name}" for name in node)
+        raise LfmError(f"The config key {key!r} is a group of keys: {known}.")
+    return node
+
+
+def _set(values: ml_collections.ConfigDict, key: str, value: Value) -> None:
+    _get(values, key)
+    values.update_from_flattened_dict({key: value})
+
+
+def _leaves(values: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
+    found = []
+    for key, value in values.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append(prefix + key)
+    return found
+
+
+def _parse(key: str, text: str, default: Value) -> Value:
+    """The text in the type of the default; strict, so that "False" is not True."""
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        values = {"true": True, "false": False}
+        if text.lower() in values:
+            return values[text.lower()]
+    else:
+        try:
+            return type(default)(text)
+        except ValueError:
+            pass
+    kind = type(default).__name__
+    raise LfmError(f"The config key {key!r} takes a {kind}, not {text!r}.")

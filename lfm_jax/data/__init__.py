@@ -1,0 +1,1 @@
+"""Host side: archives, splits, the one view of each frame, and batches."""

@@ -1,0 +1,47 @@
+"""2D-LFM: one network lifts the 2D keypoints of many categories, trained from 2D alone.
+
+    python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
+
+Presets state what differs from the defaults in lfm_jax/config.py:
+
+    (none)   the embedded zoo, at a size for two CPU cores
+    archive  a folder of keypoint archives, trained longer; name it with
+             --config.data.dir=DIR
+    base     about 25 M parameters, for accelerators
+    debug    seconds; for tests
+
+They combine, and single values may follow: configs/lfm2d.py:archive,train.steps=100.
+"""
+
+import ml_collections
+
+from lfm_jax import config
+
+PRESETS = {
+    "archive": {"train.steps": 4000},
+    "base": {
+        "model.width": 512,
+        "model.layers": 8,
+        "model.heads": 8,
+        "optim.learning_rate": 3e-4,
+        "train.per_category": 16,
+        "train.steps": 20000,
+        "train.validate_every": 2000,
+        "train.checkpoint_every": 2000,
+    },
+    "debug": {
+        "model.width": 16,
+        "model.layers": 1,
+        "model.heads": 2,
+        "train.steps": 4,
+        "train.per_category": 1,
+        "train.log_every": 1,
+        "train.validate_every": 2,
+        "train.checkpoint_every": 2,
+    },
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The run that `preset,key=value,...` names."""
+    return config.parse_arg(arg, PRESETS)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs everything that continuous integration runs. Anything after it goes to pytest.
+set -euo pipefail
+
+# shellcheck source=launch/python.sh
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
+make_environment
+install_package "[test]"
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/lint-imports
+.venv/bin/python -m pytest "$@"

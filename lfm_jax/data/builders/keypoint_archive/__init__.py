@@ -1,0 +1,1 @@
+"""The 2D training set of a keypoint archive."""

@@ -1,0 +1,140 @@
+"""Pose and deformation of a low-rank shape from n image points.
+
+A category's shape is mean + sum_k z_k V_k with Gaussian coefficients z ~ N(0, I) and
+image noise of variance `noise` per coordinate. Given 2D, the pose is that of
+`pose.fit_pose` and z has the Gaussian posterior of probabilistic principal components
+(Torresani, Hertzmann & Bregler, "Nonrigid structure-from-motion: estimating shape and
+motion with hierarchical priors", 2008): what the 2D does not support stays at zero.
+
+Mean and bases are stacked as `shapes` [m n 3], m = k + 1, the mean first, with weights
+w = (1, z). As for a rigid pose, the points enter only through second moments of the
+centred points, so that the alternation costs nothing in n:
+
+    T [m 3 m 3] = sum_n S_kn S_ln^T,   C [m 3 2] = sum_n S_kn x_n^T
+
+Pose and coefficients are constants for derivatives.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lfm_jax import numerics
+from lfm_jax.geometry.pose import pose_from_moments
+from lfm_jax.numerics import einsum
+from lfm_jax.types import Pose
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Second moments T and C of centred points; see the module's header."""
+
+    shapes: Float[Array, "*b m 3 m 3"]
+    cross: Float[Array, "*b m 3 2"]
+
+
+def moments(
+    shapes: Float[Array, "*b m n 3"],
+    points2d: Float[Array, "*b n 2"],
+    mask: Bool[Array, "*b n"],
+) -> Moments:
+    """Moments of stacked shapes and image points over the mask, translation free."""
+    centred = numerics.centre(shapes, mask[..., None, :])
+    image = numerics.centre(points2d, mask)
+    return Moments(
+        einsum("...kni,...lnj->...kilj", centred, centred),
+        einsum("...kni,...na->...kia", centred, image),
+    )
+
+
+def deform(
+    shapes: Float[Array, "*b m n 3"], coefficients: Float[Array, "*b k"]
+) -> Float[Array, "*b n 3"]:
+    """mean + sum_k z_k V_k."""
+    bases = einsum("...k,...kni->...ni", coefficients, shapes[..., 1:, :, :])
+    return shapes[..., 0, :, :] + bases
+
+
+def fit_low_rank(
+    shapes: Float[Array, "*b m n 3"],
+    noise: Float[Array, "*b"],
+    points2d: Float[Array, "*b n 2"],
+    mask: Bool[Array, "*b n"],
+    *,
+    rounds: int = 6,
+) -> tuple[Float[Array, "*b k"], Pose]:
+    """Most probable coefficients and pose, by alternation from the mean shape.
+
+    Args:
+        shapes: mean and bases, one standard deviation each; zero bases are inert.
+        noise: variance of an image coordinate, in the units of `points2d` squared.
+        points2d: observed image points.
+        mask: which points are observed.
+        rounds: alternations.
+
+    Returns:
+        The coefficients and the pose, constant for derivatives.
+    """
+    shapes, noise, points2d = jax.lax.stop_gradient((shapes, noise, points2d))
+    moment = moments(shapes, points2d, mask)
+    scale, rotation = pose_from_moments(
+        moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :], None, 5
+    )
+
+    def alternate(_, carry):
+        _, scale, rotation = carry
+        coefficients, _ = posterior(moment, noise, scale, rotation)
+        scale, rotation = refine_pose(moment, coefficients, rotation)
+        return coefficients, scale, rotation
+
+    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), shapes.dtype)
+    rounds = rounds if none.shape[-1] else 0
+    coefficients, scale, rotation = jax.lax.fori_loop(
+        0, rounds, alternate, (none, scale, rotation)
+    )
+    shape_mean = numerics.masked_mean(deform(shapes, coefficients), mask)
+    moved = einsum("...ij,...j->...i", rotation[..., :2, :], shape_mean)
+    image_mean = numerics.masked_mean(points2d, mask)
+    pose = Pose(scale, rotation, image_mean - scale[..., None] * moved)
+    return coefficients, pose
+
+
+def refine_pose(
+    moment: Moments,
+    coefficients: Float[Array, "*b k"],
+    rotation: Float[Array, "*b 3 3"],
+    refinements: int = 2,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b 3 3"]]:
+    """Scale and rotation for known coefficients, from a rotation near by."""
+    one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
+    weights = jnp.concatenate([one, coefficients], axis=-1)
+    half = einsum("...k,...kilj->...ilj", weights, moment.shapes)
+    gram = einsum("...l,...ilj->...ij", weights, half)
+    cross = einsum("...k,...kia->...ia", weights, moment.cross)
+    return pose_from_moments(gram, cross, rotation, refinements)
+
+
+def posterior(
+    moment: Moments,
+    noise: Float[Array, "*b"],
+    scale: Float[Array, "*b"],
+    rotation: Float[Array, "*b 3 3"],
+) -> tuple[Float[Array, "*b k"], Float[Array, "*b k k"]]:
+    """Gaussian posterior of the coefficients at a known pose.
+
+    With A the images of the bases, the mean is (A^T A + noise I)^-1 A^T (x - s P R mean)
+    and the covariance noise (A^T A + noise I)^-1.
+    """
+    camera = scale[..., None, None] * rotation[..., :2, :]
+    half = einsum("...ai,...kilj->...aklj", camera, moment.shapes)
+    products = einsum("...aklj,...aj->...kl", half, camera)
+    image = einsum("...kia,...ai->...k", moment.cross, camera)
+    size = products.shape[-1] - 1
+    precision = products[..., 1:, 1:] + numerics.scaled_identity(noise, size)
+    inverse = jnp.linalg.inv(precision)
+    right = image[..., 1:] - products[..., 1:, 0]
+    coefficients = einsum("...kl,...l->...k", inverse, right)
+    return coefficients, noise[..., None, None] * inverse

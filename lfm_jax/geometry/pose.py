@@ -1,0 +1,141 @@
+"""Scaled orthographic pose of a shape from n points: x ~ s P R Y + t.
+
+X [n 2] observed points, Y [n 3] shape, R in SO(3), P the first two rows of the
+identity, s > 0, t the image translation. With the translation removed by centring both
+over the mask, the squared error depends on the points only through
+
+    G = Y^T Y (3x3),   B = Y^T X (3x2),   c = |X|^2
+    E(s, Q) = c - 2 s <Q, B> + s^2 <Q, G Q>,     Q = the first two rows of R, as columns
+
+so that refinement costs nothing in n. Depth along z is what the pose adds to the image:
+under orthographic projection the sign of all depths together is not observable.
+
+The pose is a constant for derivatives (envelope theorem, see procrustes.py).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lfm_jax import numerics
+from lfm_jax.geometry import rotations
+from lfm_jax.numerics import einsum
+from lfm_jax.types import Pose
+
+RIDGE = 1e-4  # relative; keeps planar and collinear shapes solvable
+
+
+def apply_pose(pose: Pose, shape: Float[Array, "*b n 3"]) -> Float[Array, "*b n 3"]:
+    """Puts a canonical shape into the camera frame: image xy and depth."""
+    turned = einsum("...ij,...nj->...ni", pose.rotation, shape)
+    shift = jnp.concatenate(
+        [pose.translation, jnp.zeros_like(pose.translation[..., :1])], axis=-1
+    )
+    return pose.scale[..., None, None] * turned + shift[..., None, :]
+
+
+def fit_pose(
+    shape: Float[Array, "*b n 3"],
+    points2d: Float[Array, "*b n 2"],
+    mask: Bool[Array, "*b n"],
+    *,
+    start: Float[Array, "*b 3 3"] | None = None,
+    refinements: int = 5,
+) -> Pose:
+    """The pose that best explains 2D points by a shape, over masked points.
+
+    Closed form first: least squares for the unconstrained 2x3 camera, then the nearest
+    pair of orthonormal rows (the algebraic relaxation of orthographic n-point pose).
+    It is refined by damped Gauss-Newton steps on SO(3); a step is taken only where it
+    lowers the error. Finite at any input: a single point, or all coincident, gives a
+    valid rotation with scale zero or what the points support.
+
+    Args:
+        shape: canonical points; any units.
+        points2d: their images.
+        mask: which points count.
+        start: rotation to refine from instead of the closed form.
+        refinements: Gauss-Newton steps.
+    """
+    shape, points2d = jax.lax.stop_gradient((shape, points2d))
+    shape_mean = numerics.masked_mean(shape, mask)
+    image_mean = numerics.masked_mean(points2d, mask)
+    y = numerics.keep(shape - shape_mean[..., None, :], mask)
+    x = numerics.keep(points2d - image_mean[..., None, :], mask)
+    gram = einsum("...ni,...nj->...ij", y, y)
+    cross = einsum("...ni,...nj->...ij", y, x)
+    scale, rotation = pose_from_moments(gram, cross, start, refinements)
+    moved = einsum("...ij,...j->...i", rotation[..., :2, :], shape_mean)
+    return Pose(scale, rotation, image_mean - scale[..., None] * moved)
+
+
+def pose_from_moments(
+    gram: Float[Array, "*b 3 3"],
+    cross: Float[Array, "*b 3 2"],
+    start: Float[Array, "*b 3 3"] | None,
+    refinements: int,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b 3 3"]]:
+    """Scale and rotation from G = Y^T Y and B = Y^T X of centred points."""
+    rotation = _closed_form(gram, cross) if start is None else start
+    rotation = jax.lax.fori_loop(
+        0, refinements, lambda _, r: _refine(r, gram, cross), rotation
+    )
+    fit, power = _fit_and_power(rotation, gram, cross)
+    return numerics.safe_divide(fit, power), rotation
+
+
+def _closed_form(gram, cross):
+    trace = jnp.trace(gram, axis1=-2, axis2=-1)
+    ridge = numerics.scaled_identity(jnp.maximum(RIDGE * trace, numerics.TINY), 3)
+    camera = numerics.solve3(gram + ridge, cross)
+    padded = jnp.concatenate([camera, jnp.zeros_like(camera[..., :1])], axis=-1)
+    return rotations.nearest_rotation(jnp.swapaxes(padded, -1, -2))
+
+
+def _fit_and_power(rotation, gram, cross):
+    """<Q, B> and <Q, G Q>; the best scale is their quotient."""
+    q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
+    power = jnp.sum(q * einsum("...ij,...jk->...ik", gram, q), axis=(-2, -1))
+    return jnp.sum(q * cross, axis=(-2, -1)), power
+
+
+def _explained(rotation, gram, cross):
+    """c - E at the best non-negative scale: what the pose explains of the image."""
+    fit, power = _fit_and_power(rotation, gram, cross)
+    return numerics.safe_divide(jnp.square(jnp.maximum(fit, 0.0)), power)
+
+
+def _refine(rotation, gram, cross):
+    """One damped Gauss-Newton step R <- R exp(w), kept where the error does not rise."""
+    fit, power = _fit_and_power(rotation, gram, cross)
+    scale = numerics.safe_divide(jnp.maximum(fit, 0.0), power)[..., None, None]
+    q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
+    residual = scale * einsum("...ij,...jk->...ik", gram, q) - cross
+    hessian, gradient = 0.0, 0.0
+    for i in range(2):
+        # rows of R exp(w): r_i + r_i x w to first order, a linear map of w
+        turn = _cross_matrix(q[..., i])
+        gradient = gradient + einsum("...ji,...j->...i", turn, residual[..., i])
+        middle = einsum("...ij,...jk->...ik", gram, turn)
+        hessian = hessian + einsum("...ji,...jk->...ik", turn, middle)
+    damping = 1e-3 * jnp.trace(hessian, axis1=-2, axis2=-1) + numerics.TINY
+    hessian = hessian + numerics.scaled_identity(damping, 3)
+    # E's gradient is 2 s * gradient and its Gauss-Newton matrix 2 s^2 * hessian
+    newton = -numerics.solve3(hessian, gradient[..., None])[..., 0]
+    step = newton * numerics.safe_divide(jnp.ones_like(scale), scale)[..., 0]
+    candidate = einsum(
+        "...ij,...jk->...ik", rotation, rotations.from_rotation_vector(step)
+    )
+    better = _explained(candidate, gram, cross) >= _explained(rotation, gram, cross)
+    return jnp.where(better[..., None, None], candidate, rotation)
+
+
+def _cross_matrix(v):
+    """[v]x, so that [v]x w = v x w."""
+    zero = jnp.zeros_like(v[..., 0])
+    rows = [
+        [zero, -v[..., 2], v[..., 1]],
+        [v[..., 2], zero, -v[..., 0]],
+        [-v[..., 1], v[..., 0], zero],
+    ]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)

@@ -1,0 +1,29 @@
+"""Terms of the objectives: per-example values [b]; weighting is the caller's.
+
+All points are normalised: the observed 2D has RMS radius 1, so a value of 0.01 is a
+squared error of (a tenth of the object's size)^2.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lfm_jax.numerics import centre, keep, safe_divide
+
+
+def mean_squared(
+    predicted: Float[Array, "*b n d"],
+    target: Float[Array, "*b n d"],
+    mask: Bool[Array, "*b n"],
+) -> Float[Array, "*b"]:
+    """Mean squared distance over masked points; zero where there are none."""
+    squares = jnp.sum(jnp.square(keep(predicted - target, mask)), axis=(-2, -1))
+    return safe_divide(squares, jnp.sum(mask, axis=-1, dtype=squares.dtype))
+
+
+def centred_mean_squared(
+    predicted: Float[Array, "*b n d"],
+    target: Float[Array, "*b n d"],
+    mask: Bool[Array, "*b n"],
+) -> Float[Array, "*b"]:
+    """`mean_squared` after both are centred over the mask: translation is free."""
+    return mean_squared(centre(predicted, mask), centre(target, mask), mask)

@@ -1,0 +1,75 @@
+"""Train and evaluate from the command line.
+
+python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
+
+The same command goes on where its work directory stands. Bad input ends in one
+sentence on stderr and exit status 2.
+"""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from lfm_jax.config import check_key, from_config_dict
+from lfm_jax.errors import LfmError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to run: FILE[:preset,key=value].", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where all files of the run go.")
+_MODE = flags.DEFINE_string("mode", "train_and_eval", "train_and_eval, train or eval.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(_: Sequence[str]) -> None:
+    try:
+        config = from_config_dict(_CONFIG.value)
+    except OSError as error:
+        raise LfmError("The file that --config names cannot be read.") from error
+    # Imported late, so that help and mistakes come back at once.
+    from lfm_jax.train.loop import train_and_evaluate
+
+    logging.getLogger("lfm_jax").setLevel(logging.INFO)
+    results = train_and_evaluate(config, _WORKDIR.value, _MODE.value)
+    if results is not None:
+        report(results, pathlib.Path(_WORKDIR.value))
+
+
+def report(results, workdir: pathlib.Path) -> None:
+    """Draws the results of a run into its report.html."""
+    from lfm_jax import metrics_io
+    from lfm_jax.viz.report import collect_frames, write_report
+
+    data, skeletons = results.dataset.evaluation, results.dataset.training.skeletons
+    write_report(
+        workdir / "report.html",
+        eval_json=results.numbers,
+        metrics=metrics_io.read_metrics(workdir / "metrics.jsonl"),
+        frames=collect_frames(results.predict, data, skeletons, results.errors),
+        skeletons=skeletons,
+    )
+    print(f"report: {workdir / 'report.html'}")
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Reads the flags; every mistake is an `LfmError`."""
+    for argument in arguments[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name.startswith("config."):
+            check_key(name.removeprefix("config."))
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        raise LfmError(f"{error}".replace("\n", " ")) from error
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except LfmError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

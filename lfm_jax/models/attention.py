@@ -1,0 +1,103 @@
+"""Transformer blocks over packed rows of keypoint tokens.
+
+A row [l d] holds the tokens of several instances one after another; `segment` says
+which instance a token is of (0: empty). Attention is block diagonal in segments and
+looks only at observed tokens: a hidden token asks, but is never asked.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lfm_jax.types import Packing
+
+INJECTIONS = ("none", "input", "first_last", "every_2", "every")
+
+
+def injected(injection: str, layer: int, layers: int) -> bool:
+    """Whether a block adds the correspondence encoding to its queries and keys."""
+    return {
+        "none": False,
+        "input": False,
+        "first_last": layer in (0, layers - 1),
+        "every_2": layer % 2 == 0,
+        "every": True,
+    }[injection]
+
+
+def to_rows(
+    values: Float[Array, "b n d"], packing: Packing | None
+) -> Float[Array, "r l d"]:
+    """Lays the keypoints of a padded batch out in rows; without packing, as they are."""
+    if packing is None:
+        return values
+    flat = values.reshape(-1, values.shape[-1])
+    return jnp.take(flat, packing.token, axis=0, mode="fill", fill_value=0)
+
+
+def from_rows(
+    rows: Float[Array, "r l d"], packing: Packing | None, shape: tuple[int, int]
+) -> Float[Array, "b n d"]:
+    """Inverse of `to_rows`; keypoints that lie in no row are zero."""
+    if packing is None:
+        return rows
+    size = rows.shape[-1]
+    flat = jnp.zeros((shape[0] * shape[1], size), rows.dtype)
+    flat = flat.at[packing.token.reshape(-1)].set(rows.reshape(-1, size), mode="drop")
+    return flat.reshape(*shape, size)
+
+
+def attention_mask(
+    observed: Bool[Array, "b n"], packing: Packing | None
+) -> Bool[Array, "r 1 l l"]:
+    """Who may look at whom: same segment, and the key is observed."""
+    if packing is None:
+        return jnp.broadcast_to(
+            observed[:, None, None, :],
+            (observed.shape[0], 1, observed.shape[1], observed.shape[1]),
+        )
+    keys = to_rows(observed[..., None].astype(jnp.float32), packing)[..., 0] > 0.5
+    same = packing.segment[:, :, None] == packing.segment[:, None, :]
+    return (same & keys[:, None, :])[:, None]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi."""
+
+    heads: int
+    inject_values: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "r l d"],
+        mask: Bool[Array, "r 1 l l"],
+        phi: Float[Array, "r l d"] | None,
+    ) -> Float[Array, "r l d"]:
+        width = tokens.shape[-1]
+        normed = nn.LayerNorm(use_bias=False, name="attention_norm")(tokens)
+        query, key, value = jnp.split(
+            nn.Dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
+        )
+        if phi is not None:
+            query, key = query + phi, key + phi
+            value = value + phi if self.inject_values else value
+        attended = self._attend(query, key, value, mask)
+        tokens = tokens + nn.Dense(
+            width, kernel_init=nn.initializers.zeros, name="attention_out"
+        )(attended)
+        normed = nn.LayerNorm(use_bias=False, name="mlp_norm")(tokens)
+        hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(normed))
+        return tokens + nn.Dense(width, name="mlp_out")(hidden)
+
+    def _attend(self, query, key, value, mask):
+        """Softmax attention; a token that may look at nothing receives zero."""
+        split = lambda x: x.reshape(*x.shape[:-1], self.heads, -1)
+        query, key, value = split(query), split(key), split(value)
+        logits = jnp.einsum("rlhd,rmhd->rhlm", query, key)
+        logits = logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
+        weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
+        weights = jnp.where(mask, weights, 0.0)
+        attended = jnp.einsum("rhlm,rmhd->rlhd", weights, value)
+        return attended.reshape(*attended.shape[:-2], -1)

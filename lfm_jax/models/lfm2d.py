@@ -1,0 +1,134 @@
+"""2D-LFM: a transformer over keypoint tokens that predicts a canonical shape.
+
+    z0 = W f + TPE(x) + e_c (+ Phi);  L blocks with Phi in queries and keys;  Y = Y0 + head(z)
+
+Y0 is the *start*: for every category a mean shape, deformation bases and an image
+noise, factorized from 2D alone and trainable (`classical.factorization`). Given an
+observation, its most probable pose and coefficients are found in closed form
+(`geometry.deformable`), which yields Y0 in the category's canonical frame and turns
+the observation into that frame. The network reads each point there (its lifted
+position, its image residual, the viewing direction) and adds a deviation; the head
+begins at zero, so training begins at the factorization. Reading and writing in the
+canonical frame makes the prediction invariant to in-plane rotation of the input.
+
+Without a start (`start=None`) Y0 is zero and the canonical frame is the camera's: the
+published network, which must find everything itself.
+
+Input is normalised: centred, RMS radius 1 over observed points.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from lfm_jax.geometry.deformable import deform, fit_low_rank
+from lfm_jax.models.attention import (
+    Block,
+    attention_mask,
+    from_rows,
+    injected,
+    to_rows,
+)
+from lfm_jax.models.encodings import token_encoding
+from lfm_jax.numerics import einsum, keep, masked_mean
+from lfm_jax.types import Observation, Packing
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Factorized shape of every category, padded to the longest.
+
+    Attributes:
+        shapes: mean shape and deformation bases; zero where a category has fewer.
+        noise: variance of an image coordinate, for 2D of RMS radius 1.
+    """
+
+    shapes: Float[np.ndarray, "c m n 3"]
+    noise: Float[np.ndarray, "c"]
+
+
+class LFM2D(nn.Module):
+    """The network; see the module's header.
+
+    Attributes:
+        width, layers, heads, injection, inject_values: see config.ModelConfig.
+        phi: correspondence encoding of every category, or its initial value.
+        learned: train phi.
+        present: which keypoints each category has.
+        start: factorized shapes, or None.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    injection: str
+    inject_values: bool
+    phi: Float[np.ndarray, "c n d"]
+    learned: bool
+    present: Bool[np.ndarray, "c n"]
+    start: Start | None
+
+    @nn.compact
+    def __call__(
+        self, observation: Observation, packing: Packing | None = None
+    ) -> Float[Array, "b n 3"]:
+        category, observed = observation.category, observation.observed
+        points = keep(jnp.asarray(observation.points2d), observed)
+        present = jnp.asarray(self.present)[category]
+        shape, features = self._begin(points, observed, category)
+        features = keep(features, present)
+        tokens = nn.Dense(self.width, name="embed")(
+            to_rows(self._token_features(features, observed, present), packing)
+        )
+        code = nn.Embed(len(self.present), self.width, name="category")(category)
+        code = jnp.broadcast_to(code[:, None], (*points.shape[:2], self.width))
+        tokens = tokens + to_rows(code, packing)
+        phi = to_rows(self._phi()[category], packing)
+        if self.injection == "input":
+            tokens = tokens + phi
+        mask = attention_mask(observed, packing)
+        for layer in range(self.layers):
+            use = injected(self.injection, layer, self.layers)
+            block = Block(self.heads, self.inject_values, name=f"block_{layer:02d}")
+            tokens = block(tokens, mask, phi if use else None)
+        tokens = nn.LayerNorm(use_bias=False, name="norm")(tokens)
+        first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
+        deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
+        shape = shape + from_rows(deviation, packing, points.shape[:2])
+        return keep(shape - masked_mean(shape, present)[..., None, :], present)
+
+    def _phi(self):
+        if self.learned:
+            return self.param("phi", lambda _: jnp.asarray(self.phi))
+        return jnp.asarray(self.phi)
+
+    def _begin(self, points, observed, category):
+        """Y0 and what the network reads of each point, in the canonical frame."""
+        zero = jnp.zeros_like(points[..., :1])
+        if self.start is None:
+            flat = jnp.concatenate([points, zero], axis=-1)
+            return jnp.zeros_like(flat), flat
+        table = self.param("start", lambda _: jnp.asarray(self.start.shapes))
+        shapes = table[category]
+        noise = jnp.asarray(self.start.noise)[category]
+        codes, pose = fit_low_rank(shapes, noise, points, observed)
+        shape = deform(shapes, codes)
+        fixed = jax.lax.stop_gradient(shape)
+        # the observation in the canonical frame and scale: image xy, depth of the start
+        camera = einsum("...ij,...nj->...ni", pose.rotation, fixed)
+        scale = jnp.maximum(pose.scale, 1e-3)[..., None, None]
+        image = (points - pose.translation[..., None, :]) / scale
+        residual = keep(image - camera[..., :2], observed)
+        back = lambda v: einsum("...ji,...nj->...ni", pose.rotation, v)
+        residual = back(jnp.concatenate([residual, zero], axis=-1))
+        view = jnp.broadcast_to(pose.rotation[..., None, 2, :], fixed.shape)
+        return shape, jnp.concatenate([fixed + residual, 10.0 * residual, view], -1)
+
+    def _token_features(self, features, observed, present):
+        seen = (observed & present)[..., None].astype(features.dtype)
+        encoded = token_encoding(features[..., :3], self.width // 2)
+        return jnp.concatenate([features, encoded, seen, 1.0 - seen], axis=-1)

@@ -1,0 +1,112 @@
+"""Numerics below geometry: masked reductions, safe norms, a small eigen solver.
+
+Masked values count as absent: they never reach a result, whatever number they hold
+(also NaN), because they are replaced before any arithmetic. Divisions are guarded so
+that nothing here returns NaN for finite input, and no derivative is infinite.
+
+Products run at the highest matmul precision: accelerators round to bfloat16 by
+default, which geometry does not survive.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+TINY = 1e-12
+
+einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def keep(values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]):
+    """Zeroes the rows of `values` whose mask is False."""
+    return jnp.where(mask[..., None], values, 0.0)
+
+
+def masked_mean(
+    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
+) -> Float[Array, "*b d"]:
+    """Mean over the points where `mask` holds; zero where it holds nowhere."""
+    count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=values.dtype), 1.0)
+    return jnp.sum(keep(values, mask), axis=-2) / count[..., None]
+
+
+def centre(
+    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
+) -> Float[Array, "*b n d"]:
+    """Subtracts the masked mean; points outside the mask become zero."""
+    return keep(values - masked_mean(values, mask)[..., None, :], mask)
+
+
+def rms_radius(
+    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
+) -> Float[Array, "*b"]:
+    """Root mean square distance of the masked points from their centroid."""
+    squares = jnp.sum(jnp.square(centre(values, mask)), axis=(-2, -1))
+    count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=values.dtype), 1.0)
+    return safe_sqrt(squares / count)
+
+
+def safe_sqrt(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Square root whose derivative at zero is zero instead of infinite."""
+    positive = x > TINY
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def safe_norm(x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+    """Euclidean norm over the last axis, with derivative zero at the origin."""
+    return safe_sqrt(jnp.sum(jnp.square(x), axis=-1))
+
+
+def safe_divide(
+    numerator: Float[Array, "*b"], denominator: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
+    """numerator / denominator, and zero where the denominator vanishes."""
+    valid = jnp.abs(denominator) > TINY
+    return jnp.where(valid, numerator / jnp.where(valid, denominator, 1.0), 0.0)
+
+
+def solve3(
+    matrix: Float[Array, "*b 3 3"], right: Float[Array, "*b 3 k"]
+) -> Float[Array, "*b 3 k"]:
+    """Solves a well-conditioned 3x3 system by its adjugate, without LAPACK."""
+    a, b, c = matrix[..., 0, :], matrix[..., 1, :], matrix[..., 2, :]
+    adjugate = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-1)
+    determinant = jnp.sum(a * adjugate[..., 0], axis=-1)
+    inverse = safe_divide(
+        adjugate, jnp.broadcast_to(determinant[..., None, None], adjugate.shape)
+    )
+    return einsum("...ij,...jk->...ik", inverse, right)
+
+
+def scaled_identity(weight: Float[Array, "*b"], size: int) -> Float[Array, "*b m m"]:
+    """weight * I, for a batch of weights."""
+    identity = jnp.eye(size, dtype=weight.dtype)
+    return weight[..., None, None] * identity.reshape((1,) * weight.ndim + (size, size))
+
+
+def largest_eigenvector(
+    matrix: Float[Array, "*b m m"], squarings: int = 20
+) -> Float[Array, "*b m"]:
+    """Unit eigenvector of the largest eigenvalue of a small symmetric matrix.
+
+    The matrix is shifted to have no negative eigenvalue and squared again and again,
+    which turns it into the projector onto its top eigenspace: 2^20 power iterations.
+    Only products, so a batch of thousands costs little; and well defined for repeated
+    eigenvalues (some vector of the eigenspace) and for the zero matrix, where LAPACK's
+    derivatives are not. Not meant to be differentiated.
+    """
+    size = jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True))
+    one = jnp.ones(matrix.shape[:-2], matrix.dtype)
+    shifted = matrix / jnp.maximum(size, TINY) + scaled_identity(one, matrix.shape[-1])
+
+    def square(_, power):
+        power = einsum("...ij,...jk->...ik", power, power)
+        trace = jnp.trace(power, axis1=-2, axis2=-1)
+        return power / trace[..., None, None]
+
+    projector = jax.lax.fori_loop(0, squarings, square, shifted)
+    best = jnp.argmax(jnp.diagonal(projector, axis1=-2, axis2=-1), axis=-1)
+    vector = jnp.take_along_axis(projector, best[..., None, None], axis=-1)[..., 0]
+    return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)

@@ -1,0 +1,170 @@
+"""Tasks: what differs between methods, as pure functions over one model.
+
+A task joins a model to an objective. The training step knows nothing else; a new
+method is a new task, never a new loop.
+
+The 2D-only objective is L = L_2d + view_weight * L_view (normalised units):
+
+    L_2d    = min over (s, R, t) of |M (X - s P R Y - t)|^2, the pose at its optimum
+              being a constant for derivatives (envelope theorem)
+    L_view  = turn the lifted shape by a random rotation, project it, lift that, and
+              compare in 3D with the shape it came from
+
+L_2d alone is minimised by Y = (x, y, 0), whatever the network knows about identity.
+L_view is not: a flat lift seen from elsewhere no longer lifts to itself.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from lfm_jax import losses
+from lfm_jax.config import ObjectiveConfig
+from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.numerics import centre, einsum, keep, masked_mean, rms_radius
+from lfm_jax.types import Observation, Packing, Pose, Prediction
+
+Apply = Callable[[PyTree, Observation, Packing | None], Float[Array, "b n 3"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An objective over a model.
+
+    Attributes:
+        loss: (apply, params, observation, packing, key) -> values per example [b]: a
+            dict with "loss", which is minimised, and its terms.
+    """
+
+    loss: Callable[..., dict[str, Float[Array, "b"]]]
+
+
+def normalise(
+    observation: Observation,
+) -> tuple[Observation, Float[Array, "b"], Float[Array, "b 2"]]:
+    """Centres the 2D over observed points and scales their RMS radius to 1.
+
+    Annotated points that are not observed are moved along. Returns the observation,
+    and the size and centre that were taken out. Coincident points keep their size.
+    """
+    points, observed = observation.points2d, observation.observed
+    middle = masked_mean(points, observed)
+    radius = rms_radius(points, observed)
+    size = jnp.where(radius > 0.0, radius, 1.0)
+    moved = (points - middle[..., None, :]) / size[..., None, None]
+    known = observed | observation.annotated
+    return (
+        dataclasses.replace(observation, points2d=keep(moved, known)),
+        size,
+        middle,
+    )
+
+
+def lift(
+    apply: Apply, params: PyTree, observation: Observation, depth_sign: Float[Array, "b"]
+) -> Prediction:
+    """3D of observations, in their own units and camera frame.
+
+    Args:
+        apply: the model.
+        params: its parameters.
+        observation: padded or not, any units.
+        depth_sign: +1, or -1 to mirror all depths; 2D does not tell which.
+    """
+    normal, size, middle = normalise(observation)
+    canonical = apply(params, normal, None)
+    pose = fit_pose(canonical, normal.points2d, normal.observed)
+    # mirroring depth in the camera and in the canonical frame keeps R a rotation
+    sign = jnp.stack([jnp.ones_like(depth_sign)] * 2 + [depth_sign], axis=-1)
+    canonical = canonical * sign[:, None]
+    rotation = pose.rotation * sign[:, :, None] * sign[:, None, :]
+    translation = pose.translation * size[:, None] + middle
+    pose = Pose(pose.scale * size, rotation, translation)
+    posed = apply_pose(pose, canonical)
+    lifted = complete(observation.points2d, posed, observation.observed)
+    return Prediction(canonical, pose, posed, lifted)
+
+
+def complete(
+    points2d: Float[Array, "b n 2"],
+    posed: Float[Array, "b n 3"],
+    mask: Bool[Array, "b n"],
+) -> Float[Array, "b n 3"]:
+    """Observed xy with the depth of the posed shape; elsewhere the posed shape."""
+    image = jnp.where(mask[..., None], points2d, posed[..., :2])
+    return jnp.concatenate([image, posed[..., 2:]], axis=-1)
+
+
+def lfm2d_task(config: ObjectiveConfig) -> Task:
+    """The 2D-only objective of 2D-LFM; it reads observations and nothing in 3D."""
+
+    def loss(apply, params, observation, packing, key):
+        keys = jax.random.split(key, 3)
+        hidden = _hide(keys[0], observation, config.hide)
+        normal, _, _ = normalise(hidden)
+        posed, loss_2d = _explain(apply, params, normal, packing)
+        shape = complete(normal.points2d, posed, normal.observed)
+        shape = jax.lax.stop_gradient(centre(shape, normal.observed))
+        rotation = random_rotation(keys[1], shape.shape[:1])
+        turned = einsum("bij,bnj->bni", rotation, shape)
+        loss_view = _relift(apply, params, normal, turned, packing, keys[2], config)
+        return {
+            "loss": loss_2d + config.view_weight * loss_view,
+            "loss_2d": loss_2d,
+            "loss_view": loss_view,
+        }
+
+    return Task(loss)
+
+
+def reprojection_loss(
+    apply: Apply, params: PyTree, observation: Observation, packing: Packing | None
+) -> Float[Array, "b"]:
+    """L_2d of observations as they are: the 2D validation loss."""
+    return _explain(apply, params, normalise(observation)[0], packing)[1]
+
+
+def _explain(apply, params, normal, packing):
+    """The posed shape of a normalised observation, and L_2d over annotated points."""
+    canonical = apply(params, normal, packing)
+    pose = fit_pose(canonical, normal.points2d, normal.annotated)
+    posed = apply_pose(pose, canonical)
+    image = posed[..., :2]
+    return posed, losses.mean_squared(image, normal.points2d, normal.annotated)
+
+
+def _relift(apply, params, normal, turned, packing, key, config):
+    """L_view: lifts the image of a turned shape and compares with that shape.
+
+    The network sees only points it was given in the first view, some of them hidden;
+    predicted hidden points are neither shown nor compared, so that they never become
+    evidence.
+    """
+    seen = dataclasses.replace(
+        normal, points2d=turned[..., :2], annotated=normal.observed
+    )
+    again, size, middle = normalise(_hide(key, seen, config.hide))
+    canonical = apply(params, again, packing)
+    pose = fit_pose(canonical, again.points2d, again.observed)
+    posed = apply_pose(pose, canonical)
+    target = turned / size[:, None, None]
+    return losses.centred_mean_squared(posed, target, normal.observed)
+
+
+def _hide(
+    key: Key[Array, ""], observation: Observation, share: float
+) -> Observation:
+    """Hides each observed point with a probability drawn per example in [0, share].
+
+    An example that would keep fewer than four points is left as it is.
+    """
+    first, second = jax.random.split(key)
+    observed = observation.observed
+    rate = jax.random.uniform(first, observed.shape[:-1]) * share
+    kept = observed & (jax.random.uniform(second, observed.shape) >= rate[..., None])
+    enough = jnp.sum(kept, axis=-1, keepdims=True) >= 4
+    return dataclasses.replace(observation, observed=jnp.where(enough, kept, observed))

@@ -1,0 +1,390 @@
+"""The loop: everything that training does besides mathematics. There is only one.
+
+    build -> restore -> run -> finish
+
+Each phase is a function that returns a record for the next. State is made, or restored,
+in this order: the newest readable checkpoint of the work directory, else from scratch.
+The same command therefore resumes, and with exactly the same continuation: a
+checkpoint holds the state and the position in the data, and all randomness is a
+function of the seed and the step.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from lfm_jax import models, sharding, tasks
+from lfm_jax.checkpoint import Checkpoints
+from lfm_jax.config import Config, suggest
+from lfm_jax.data.dataset import Dataset, open_dataset
+from lfm_jax.data.mixture import training_batches
+from lfm_jax.errors import LfmError
+from lfm_jax.lifting import make_predict
+from lfm_jax.metrics_io import MetricsWriter, Progress
+from lfm_jax.skeleton_io import FILENAME as SKELETONS
+from lfm_jax.skeleton_io import write_skeletons
+from lfm_jax.train.evaluate import (
+    choose_depth_sign,
+    evaluate,
+    frame_errors,
+    results_table,
+)
+from lfm_jax.train.optim import learning_rate, make_optimizer
+from lfm_jax.train.start import factorized
+from lfm_jax.train.step import init_state, make_train_step
+from lfm_jax.types import Labelled, Observation, Prediction, TrainState
+from lfm_jax.workdir import claim, claim_file, write_json, writing
+
+MODES = ("train_and_eval", "train", "eval")
+VALIDATION = 8  # frames of every category in the validation loss
+LOST = 20  # steps in a row without a finite gradient after which there is no hope
+
+_log = logging.getLogger(__name__)
+
+
+def train_and_evaluate(
+    config: Config, workdir: str, mode: str = MODES[0]
+) -> "Results | None":
+    """Trains and evaluates one run; goes on where its work directory stands.
+
+    Args:
+        config: what to run.
+        workdir: where all files of the run go (lfm_jax/workdir.py).
+        mode: "train_and_eval", "train", or "eval" for the newest checkpoint as it is.
+
+    Returns:
+        What eval.json holds and what it was made from; None after "train".
+
+    Raises:
+        LfmError: bad data, a work directory of another config or that cannot be
+            written, nothing to evaluate, or a loss that stays without a finite value.
+        SystemExit: asked to stop by Ctrl-C or SIGTERM, after saving a checkpoint.
+    """
+    if mode not in MODES:
+        raise LfmError(f"There is no mode {mode!r}{suggest(mode, MODES)}.")
+    path = pathlib.Path(workdir)
+    with writing(path):
+        claim(path, config)
+        built = build(config, path)
+        with Checkpoints(path / "checkpoints") as checkpoints:
+            standing = restore(built, checkpoints)
+            if mode == "eval" and standing.step == 0:
+                raise LfmError(f"There is no checkpoint in {path} to evaluate.")
+            if mode != "eval":
+                standing = run(built, standing, checkpoints)
+            state = settle(built, standing, checkpoints)
+        return None if mode == "train" else finish(built, state)
+
+
+# ----------------------------------------------------------------------------
+# Build: everything that does not change while training.
+# ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A run that has not started.
+
+    Attributes:
+        config, workdir: as given.
+        mesh: the devices.
+        dataset: training and evaluation data.
+        rigid: per category the shape [n 3] factorized from 2D: a yardstick.
+        model: the network.
+        init: () -> the first state, on the mesh.
+        step: (state, batch) -> (state, scalars); takes the state's memory.
+        validate: params -> the 2D loss of held out frames.
+        batches: the training batches from the beginning.
+    """
+
+    config: Config
+    workdir: pathlib.Path
+    mesh: Mesh
+    dataset: Dataset
+    rigid: tuple[np.ndarray, ...]
+    model: models.Model
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    validate: Callable[[PyTree], jax.Array]
+    batches: grain.IterDataset
+
+
+def build(config: Config, workdir: pathlib.Path) -> Built:
+    """Opens the data, factorizes it, and compiles nothing yet."""
+    dataset = open_dataset(config.data, str(workdir))
+    training = dataset.training
+    claim_file(workdir / "split.json", dataset.split)
+    known = [isinstance(part, Labelled) for part in dataset.evaluation.validation]
+    write_skeletons(workdir / SKELETONS, training.skeletons, known)
+    factors = factorized(training, config.model.bases, workdir)
+    counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
+
+    mesh = sharding.make_mesh()
+    place = sharding.replicated(mesh)
+    model = models.build(config.model, training.skeletons, factors.start)
+    task = tasks.lfm2d_task(config.objective)
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    step = make_train_step(model, task, optimizer, average=config.optim.average)
+
+    def init():
+        return init_state(model, optimizer, jax.random.key(config.seed), len(counts))
+
+    return Built(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        dataset=dataset,
+        rigid=tuple(r[:n] for r, n in zip(factors.rigid, counts, strict=True)),
+        model=model,
+        init=jax.jit(init, out_shardings=place),
+        step=jax.jit(step, donate_argnums=0, out_shardings=place),
+        validate=jax.jit(_validation_loss(dataset, model, mesh)),
+        batches=training_batches(
+            training, per_category=config.train.per_category, seed=config.seed
+        ),
+    )
+
+
+def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Callable:
+    """params -> L_2d of a fixed batch of validation frames, equal for all categories.
+
+    It reads 2D alone: what watches training must not know 3D.
+    """
+    seen = [
+        part.observation if isinstance(part, Labelled) else part
+        for part in dataset.evaluation.validation
+    ]
+    held_out = dataclasses.replace(dataset.training, observations=tuple(seen))
+    batches = training_batches(held_out, per_category=VALIDATION, seed=0)
+    observation, packing = sharding.put_batch(next(iter(batches)), mesh)
+
+    def loss(params: PyTree) -> jax.Array:
+        return jnp.mean(
+            tasks.reprojection_loss(model.apply, params, observation, packing)
+        )
+
+    return loss
+
+
+# ----------------------------------------------------------------------------
+# Restore: where the run stands.
+# ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """A state, the step it is of, and the batches that come next."""
+
+    step: int
+    state: TrainState
+    batches: Iterator
+
+
+def restore(built: Built, checkpoints: Checkpoints) -> Standing:
+    """The newest readable checkpoint of the work directory, else a first state."""
+    batches = iter(built.batches)
+    abstract = sharding.abstract(jax.eval_shape(built.init), built.mesh)
+    state = checkpoints.restore(abstract, batches)
+    if state is None:
+        state = built.init()
+    step = int(state.step)
+    _log.info(
+        "%s with %d parameters and %d categories on %d device(s); %d left out",
+        f"going on from step {step}" if step else "starting",
+        sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        len(built.dataset.training.skeletons),
+        built.mesh.size,
+        len(built.dataset.skipped),
+    )
+    return Standing(step, state, batches)
+
+
+# ----------------------------------------------------------------------------
+# Run: the steps.
+# ----------------------------------------------------------------------------
+
+
+def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
+    """All steps that are left."""
+    config, state, batches = built.config.train, start.state, start.batches
+    metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step)
+    progress = Progress(start.step, config.steps)
+    names = [skeleton.name for skeleton in built.dataset.training.skeletons]
+    watch = Watch(names, learning_rate(built.config.optim, config.steps))
+    with _stop_request() as stop, contextlib.closing(progress):
+        for step in range(start.step, config.steps):
+            # The order matters: evaluate, save, and only then take a batch. A saved
+            # iterator is then never ahead of the saved state.
+            fresh = step > start.step
+            if fresh and step % config.validate_every == 0:
+                loss = float(built.validate(state.averaged))
+                metrics.write(step, {"validation_loss_2d": loss})
+                progress.pause(step)
+            if stop or (fresh and step % config.checkpoint_every == 0):
+                checkpoints.save(step, state, batches)
+                progress.pause(step)
+            if stop:
+                _log.info("stopped at step %d; the same command goes on", step)
+                raise SystemExit(128 + stop[0])
+            batch = next(batches)
+            state, scalars = built.step(state, sharding.put_batch(batch, built.mesh))
+            progress.advance(int(np.sum(batch[0].observed)))
+            watch.add(step + 1, scalars)
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                line = watch.check() | progress.rates(step + 1)
+                metrics.write(step + 1, line)
+                progress.show(step + 1, line)
+    return Standing(config.steps, state, batches)
+
+
+class Watch:
+    """Holds the scalars of recent steps on the device, and looks at them together.
+
+    Reading each step's scalars would make the host wait for every step.
+
+    Args:
+        categories: names, in the order of `loss_per_category`.
+        rate: the learning rate by step.
+    """
+
+    def __init__(self, categories: Sequence[str], rate: Callable[[int], jax.Array]):
+        self._categories = list(categories)
+        self._rate = rate
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._lost = 0
+
+    def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
+        self._pending.append((step, scalars))
+
+    def check(self) -> dict[str, float]:
+        """The newest scalars as numbers.
+
+        Raises:
+            LfmError: too many steps in a row had no finite loss and gradient.
+        """
+        pending, self._pending = jax.device_get(self._pending), []
+        for step, scalars in pending:
+            self._lost = 0 if scalars["finite"] else self._lost + 1
+            if self._lost:
+                _log.warning(
+                    "step %d was left out: no finite loss or gradient; %s",
+                    step,
+                    self._blame(scalars),
+                )
+            if self._lost >= LOST:
+                raise LfmError(
+                    f"The loss has had no finite value or gradient for {LOST} steps up "
+                    f"to step {step} ({self._blame(scalars)}); lower "
+                    "optim.learning_rate, or look at these categories' data."
+                )
+        step, scalars = pending[-1]
+        line = {k: float(v) for k, v in scalars.items() if v.ndim == 0}
+        return line | {"learning_rate": float(self._rate(step - 1))}
+
+    def _blame(self, scalars: dict[str, np.ndarray]) -> str:
+        """The categories whose own loss is not finite, else all of the batch."""
+        losses = scalars.get("loss_per_category", np.zeros(len(self._categories)))
+        finite = np.isfinite(losses)
+        pairs = zip(self._categories, finite, strict=True)
+        names = [name for name, good in pairs if not good or finite.all()]
+        return f"in the batch: {', '.join(names)}" if finite.all() else ", ".join(names)
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """A list, empty until Ctrl-C or SIGTERM asks to stop; then it holds the signal.
+
+    A second request acts at once.
+    """
+    requests: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore_handlers() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def request(number, _) -> None:
+        requests.append(number)
+        restore_handlers()
+        _log.info("stopping after this step")
+
+    for number in numbers:
+        signal.signal(number, request)
+    try:
+        yield requests
+    finally:
+        restore_handlers()
+
+
+# ----------------------------------------------------------------------------
+# Settle and finish: depth signs, then numbers.
+# ----------------------------------------------------------------------------
+
+
+def settle(built: Built, last: Standing, checkpoints: Checkpoints) -> TrainState:
+    """Chooses the depth signs on validation, and saves them with the final state."""
+    signs = choose_depth_sign(
+        _predict(built, last.state, None), built.dataset.evaluation
+    )
+    signs = jax.device_put(signs, sharding.replicated(built.mesh))
+    state = dataclasses.replace(last.state, depth_sign=signs)
+    checkpoints.save(last.step, state, last.batches)
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a run came to.
+
+    Attributes:
+        numbers: what eval.json holds.
+        predict: the trained model.
+        errors: per category, the error of each test frame.
+        dataset: what it was trained and evaluated on.
+    """
+
+    numbers: dict[str, Any]
+    predict: Callable[[Observation], Prediction]
+    errors: tuple[np.ndarray, ...]
+    dataset: Dataset
+
+
+def finish(built: Built, state: TrainState) -> Results:
+    """Evaluates on the test split, writes eval.json and prints the table."""
+    training, evaluation = built.dataset.training, built.dataset.evaluation
+    predict = _predict(built, state, state.depth_sign)
+    scores = evaluate(predict, training, evaluation, built.rigid)
+    numbers = {
+        "step": int(state.step),
+        "split": "test",
+        "seed": built.config.seed,
+        "trained_categories": len(training.skeletons),
+        **scores,
+        "skipped": built.dataset.skipped,
+    }
+    write_json(built.workdir / "eval.json", numbers)
+    print(results_table(numbers))
+    return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _predict(built: Built, state: TrainState, signs) -> Callable:
+    skeletons = built.dataset.training.skeletons
+    if signs is None:
+        signs = np.ones(len(skeletons), np.float32)
+    return make_predict(built.model, state.averaged, signs, skeletons)

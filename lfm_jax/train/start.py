@@ -1,0 +1,95 @@
+"""Where training begins: shapes factorized from the 2D of the training frames.
+
+Factorization takes seconds to minutes, so it is done once and kept in the work
+directory; a resumed run reads the very same numbers.
+"""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_jax.classical.factorization import factorize
+from lfm_jax.data.dataset import TrainingData
+from lfm_jax.errors import LfmError
+from lfm_jax.models import Start
+
+FILENAME = "factorization.npz"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factorized:
+    """What factorization makes of every category, padded to the longest.
+
+    Attributes:
+        rigid: one shape per category, RMS radius 1: the yardstick.
+        start: the deformable shapes that the network begins at.
+    """
+
+    rigid: Float[np.ndarray, "c n 3"]
+    start: Start
+
+
+def factorized(training: TrainingData, bases: int, workdir: pathlib.Path) -> Factorized:
+    """Reads the factorization of a run, or makes and keeps it."""
+    path = workdir / FILENAME
+    if not path.exists():
+        _write(path, _factorize(training, bases))
+    return read_factorized(path)
+
+
+def read_factorized(path: pathlib.Path) -> Factorized:
+    """Reads what `factorized` wrote.
+
+    Raises:
+        LfmError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            start = Start(arrays["shapes"], arrays["noise"])
+            return Factorized(arrays["rigid"], start)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise LfmError(
+            f"{path} does not hold the factorization of a run ({error}); remove it and "
+            "run the training command again."
+        ) from error
+
+
+def _factorize(training: TrainingData, bases: int) -> dict[str, np.ndarray]:
+    """All categories; the arrays of the file."""
+    width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
+    total, rows = len(training.skeletons), []
+    for skeleton, seen in zip(training.skeletons, training.observations, strict=True):
+        rows.append(_category(seen.points2d, seen.annotated, bases, width))
+        _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), total)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _category(points2d, mask, bases, width):
+    rigid = factorize(points2d, mask, 0, width=width)
+    fit = factorize(points2d, mask, bases, width=width) if bases else rigid
+
+    def pad(shapes):
+        missing = width - shapes.shape[1]
+        return np.pad(shapes, [(0, 0), (0, missing), (0, 0)]).astype(np.float32)
+
+    return {
+        "rigid": pad(rigid.shapes)[0],
+        "shapes": pad(fit.shapes),
+        "noise": np.float32(fit.noise),
+    }
+
+
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        np.savez(beside, **arrays)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

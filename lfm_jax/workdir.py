@@ -1,0 +1,139 @@
+"""The work directory of a run: which files it holds, and how they are written.
+
+    config.json     what was asked for; another config in the same place is refused
+    versions.json   what it ran with
+    split.json      which rows are training, validation and test
+    metrics.jsonl   one object a line (metrics_io.py)
+    checkpoints/    checkpoint.py
+    eval.json       the numbers of the test split
+    report.html     the same to look at (viz/report.py)
+
+Every file is written beside its name and then moved there, so a reader never sees
+half of one.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from lfm_jax.config import Config, differences
+from lfm_jax.errors import LfmError
+
+_PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+@contextlib.contextmanager
+def writing(workdir: os.PathLike | str) -> Iterator[None]:
+    """Turns a full disk or a directory that cannot be written into an `LfmError`."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or workdir
+        if error.errno in _FULL:
+            raise LfmError(
+                f"The disk is full: {place} could not be written; make room and run "
+                "the same command again, it goes on from the last checkpoint."
+            ) from error
+        if error.errno in _REFUSED:
+            raise LfmError(
+                f"{place} cannot be written ({os.strerror(error.errno)}); choose a "
+                "--workdir that is a directory of yours."
+            ) from error
+        raise
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Makes `workdir` the place of this run, or finds that it already is.
+
+    Raises:
+        LfmError: it holds a run of another config.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    claim_file(workdir / "config.json", dataclasses.asdict(config))
+    write_json(workdir / "versions.json", versions())
+
+
+def claim_file(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """Writes `value`, or checks that the file holds just that.
+
+    Raises:
+        LfmError: it holds something else; the sentence names the first differences.
+    """
+    if not path.exists():
+        write_json(path, value)
+        return
+    # Through JSON, so that tuples compare equal to the lists they are stored as.
+    changed = differences(read_json(path), json.loads(json.dumps(value)))
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise LfmError(
+            f"{path.parent} belongs to another run by its {path.name} "
+            f"({', '.join(changed[:4])}{more}); choose another --workdir or undo that."
+        )
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes one JSON file; what stood there before stays until all is written."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes one text file atomically."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads one JSON file.
+
+    Raises:
+        LfmError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LfmError(
+            f"There is no {path.name} in {path.parent}; is that the --workdir of a run?"
+        ) from error
+    except ValueError as error:
+        raise LfmError(f"{path} is damaged ({error}); delete it.") from error
+
+
+def versions() -> dict[str, str]:
+    """What the run runs with: source, interpreter and the packages that matter."""
+    found = {"git": _git_sha(), "python": platform.python_version()}
+    found["platform"] = platform.platform()
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _git_sha() -> str:
+    """The commit of the source tree, "+" if it was edited; empty if installed."""
+    where = pathlib.Path(__file__).parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", *args], cwd=where, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,24 @@
+"""Stricter than production: shapes, dtypes, ranks and warnings are all errors here."""
+
+import os
+
+# Before jax is imported: two devices, so that sharding is never trivially right.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+import jax
+from absl import flags
+from jaxtyping import install_import_hook
+
+# JAX builds the nouns from things that are no arrays (ShapeDtypeStruct, shardings), so
+# they are imported unchecked; what functions take and give is checked at every call.
+import lfm_jax.types  # noqa: F401, I001
+
+install_import_hook("lfm_jax", "beartype.beartype")
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Grain defines absl flags and reads them; there is no app.run in a test.
+flags.FLAGS.mark_as_parsed()

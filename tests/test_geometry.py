@@ -1,0 +1,276 @@
+"""Laws of the pure geometry: rotations, Procrustes, pose, deformable pose."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.spatial.transform import Rotation
+
+from lfm_jax import numerics
+from lfm_jax.geometry import deformable, pose, procrustes, rotations
+
+FRAMES, POINTS = 40, 12
+
+
+def cloud(seed=0, frames=FRAMES, points=POINTS):
+    stretch = np.array([1.0, 0.6, 0.3], np.float32)
+    random = np.random.default_rng(seed)
+    return random.normal(size=(frames, points, 3)).astype(np.float32) * stretch
+
+
+def random_mask(seed=0, frames=FRAMES, points=POINTS):
+    mask = np.random.default_rng(seed).random((frames, points)) < 0.7
+    mask[:, :5] = True
+    return mask
+
+
+def turn(rotation, points):
+    return np.einsum("...ij,...nj->...ni", rotation, points)
+
+
+def random_rotations(seed=0, shape=(FRAMES,)):
+    return np.asarray(rotations.random_rotation(jax.random.key(seed), shape))
+
+
+class TestRotations:
+    def test_random_rotations_are_rotations_and_uniform(self):
+        r = random_rotations(shape=(4000,))
+        gram = r @ r.swapaxes(-1, -2)
+        np.testing.assert_allclose(gram, np.broadcast_to(np.eye(3), gram.shape), atol=1e-5)
+        np.testing.assert_allclose(np.linalg.det(r), 1.0, atol=1e-5)
+        # uniform on SO(3): entries have mean 0 and variance 1/3; angles follow
+        # (1 - cos a) / pi, of mean pi/2 + 2/pi
+        np.testing.assert_allclose(r.mean(0), np.zeros((3, 3)), atol=0.05)
+        np.testing.assert_allclose((r**2).mean(0), np.full((3, 3), 1 / 3), atol=0.03)
+        angles = np.arccos(np.clip((np.trace(r, axis1=1, axis2=2) - 1) / 2, -1, 1))
+        np.testing.assert_allclose(angles.mean(), np.pi / 2 + 2 / np.pi, atol=0.05)
+
+    def test_matches_scipy(self):
+        vector = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+        ours = rotations.from_rotation_vector(jnp.asarray(vector))
+        np.testing.assert_allclose(ours, Rotation.from_rotvec(vector).as_matrix(), atol=1e-5)
+
+    def test_rotation_vector_is_finite_and_has_a_gradient_at_zero(self):
+        def corner(v):
+            return rotations.from_rotation_vector(v)[1, 0]
+
+        zero = jnp.zeros(3)
+        np.testing.assert_allclose(rotations.from_rotation_vector(zero), np.eye(3))
+        np.testing.assert_allclose(jax.grad(corner)(zero), [0.0, 0.0, 1.0], atol=1e-6)
+
+    def test_nearest_rotation_is_the_svd_answer(self):
+        m = np.random.default_rng(1).normal(size=(200, 3, 3)).astype(np.float32)
+        u, _, vt = np.linalg.svd(m)
+        u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
+        np.testing.assert_allclose(rotations.nearest_rotation(jnp.asarray(m)), u @ vt, atol=2e-3)
+
+    @pytest.mark.parametrize("rank", [0, 1, 2])
+    def test_nearest_rotation_is_proper_and_best_at_any_rank(self, rank):
+        basis = np.random.default_rng(2).normal(size=(rank, 2, 3))
+        m = sum((np.outer(a, b) for a, b in basis), np.zeros((3, 3))).astype(np.float32)
+        r = np.asarray(rotations.nearest_rotation(jnp.asarray(m)))
+        np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-5)
+        assert np.linalg.det(r) > 0.99
+        others = random_rotations(3, (500,))
+        assert np.sum(r * m) >= (others * m).sum((1, 2)).max() - 1e-4
+
+
+class TestProcrustes:
+    @pytest.mark.parametrize("scale", [True, False])
+    def test_recovers_a_similarity_from_masked_points(self, scale):
+        x, mask, r = cloud(), random_mask(), random_rotations()
+        factor = 2.5 if scale else 1.0
+        y = factor * turn(r, x) + np.array([3.0, -1.0, 0.5], np.float32)
+        y = np.where(mask[..., None], y, 1e3)  # must be ignored
+        found = procrustes.align_similarity(x, y, mask, scale=scale)
+        np.testing.assert_allclose(found.rotation, r, atol=1e-4)
+        np.testing.assert_allclose(found.scale, np.full(FRAMES, factor), rtol=1e-4)
+        moved = procrustes.apply_alignment(found, x)
+        np.testing.assert_allclose(np.asarray(moved)[mask], y[mask], atol=1e-3)
+
+    def test_agrees_with_scipy_on_noisy_points(self):
+        x, y, mask = cloud(1), cloud(2), random_mask(1)
+        found = procrustes.align_similarity(x, y, mask)
+        for f in range(FRAMES):
+            a = x[f][mask[f]] - x[f][mask[f]].mean(0)
+            b = y[f][mask[f]] - y[f][mask[f]].mean(0)
+            r, _ = Rotation.align_vectors(b, a)
+            np.testing.assert_allclose(found.rotation[f], r.as_matrix(), atol=5e-3)
+            scale = (b * r.apply(a)).sum() / (a**2).sum()
+            np.testing.assert_allclose(found.scale[f], scale, rtol=1e-3)
+
+    def test_mirror_only_with_reflection(self):
+        x = cloud()
+        y = x * np.array([1.0, 1.0, -1.0], np.float32)
+        mask = np.ones(x.shape[:2], bool)
+
+        def error(reflection):
+            found = procrustes.align_similarity(x, y, mask, reflection=reflection)
+            return np.abs(np.asarray(procrustes.apply_alignment(found, x)) - y).max()
+
+        assert error(True) < 1e-4
+        assert error(False) > 0.1
+        found = procrustes.align_similarity(x, y, mask)
+        np.testing.assert_allclose(np.linalg.det(found.rotation), 1.0, atol=1e-5)
+
+    def test_gradient_of_the_aligned_error_is_the_true_gradient(self):
+        """Envelope theorem: alignment constant, gradient exact."""
+        x, y = jnp.asarray(cloud(1)[:1]), jnp.asarray(cloud(2)[:1])
+        mask = jnp.ones(x.shape[:2], bool)
+
+        def error(source):
+            found = procrustes.align_similarity(source, y, mask)
+            return jnp.sum(jnp.square(procrustes.apply_alignment(found, source) - y))
+
+        direction = jnp.asarray(cloud(3)[:1])
+        slope = jnp.sum(jax.grad(error)(x) * direction)
+        h = 1e-2
+        numeric = (error(x + h * direction) - error(x - h * direction)) / (2 * h)
+        np.testing.assert_allclose(slope, numeric, rtol=1e-2)
+
+
+DEGENERATE = {
+    "coincident": np.zeros((POINTS, 3)),
+    "collinear": np.linspace(-1, 1, POINTS)[:, None] * np.array([1.0, 2.0, 0.5]),
+    "planar": cloud(5)[0] * np.array([1.0, 1.0, 0.0]),
+    "generic": cloud(5)[0],
+}
+
+
+def image_error(found, shape, image, mask):
+    posed = pose.apply_pose(found, shape)[..., :2]
+    return np.asarray(jnp.sum(jnp.square(numerics.keep(posed - image, mask)), axis=(-2, -1)))
+
+
+def project(r, shape, scale=1.7):
+    return scale * turn(r, shape)[..., :2] + np.array([0.5, -2.0], np.float32)
+
+
+class TestPose:
+    def test_recovers_the_camera_from_masked_points(self):
+        shape, mask, r = cloud(), random_mask(), random_rotations()
+        image = np.where(mask[..., None], project(r, shape), 99.0).astype(np.float32)
+        found = pose.fit_pose(shape, image, mask, refinements=10)
+        np.testing.assert_allclose(found.rotation, r, atol=1e-2)
+        np.testing.assert_allclose(found.scale, np.full(FRAMES, 1.7), rtol=1e-2)
+        posed = np.asarray(pose.apply_pose(found, shape))
+        np.testing.assert_allclose(posed[mask][:, :2], image[mask], atol=1e-2)
+
+    def test_refinement_never_raises_the_error(self):
+        shape, mask = cloud(), random_mask()
+        noise = 0.3 * np.random.default_rng(0).normal(size=(FRAMES, POINTS, 2))
+        image = (project(random_rotations(), shape) + noise).astype(np.float32)
+        errors = [
+            image_error(pose.fit_pose(shape, image, mask, refinements=k), shape, image, mask)
+            for k in range(6)
+        ]
+        for before, after in zip(errors, errors[1:], strict=False):
+            assert (after <= before * (1 + 1e-5) + 1e-6).all()
+        assert errors[-1].mean() < 0.98 * errors[0].mean()
+
+    def test_finds_the_optimum_that_slow_search_finds(self):
+        shape, mask = cloud(frames=8), random_mask(frames=8)
+        noise = 0.2 * np.random.default_rng(1).normal(size=(8, POINTS, 2))
+        image = (project(random_rotations(1, (8,)), shape) + noise).astype(np.float32)
+        found = image_error(pose.fit_pose(shape, image, mask), shape, image, mask)
+        for f in range(8):
+            y, x = shape[f][mask[f]], image[f][mask[f]]
+            y, x = y - y.mean(0), x - x.mean(0)
+
+            def residual(p, y=y, x=x):
+                turned = Rotation.from_rotvec(p[:3]).apply(y)[:, :2]
+                return (p[3] * turned - x).ravel()
+
+            starts = Rotation.random(12, rng=f).as_rotvec()
+            best = min(
+                2 * scipy.optimize.least_squares(residual, [*s, 1.0]).cost for s in starts
+            )
+            assert found[f] <= best * 1.01 + 1e-5
+
+    @pytest.mark.parametrize("kind", DEGENERATE)
+    @pytest.mark.parametrize("seen", [0, 1, 2, 3, POINTS])
+    def test_finite_and_proper_at_degenerate_input(self, kind, seen):
+        shape = jnp.asarray(DEGENERATE[kind], jnp.float32)[None]
+        mask = jnp.arange(POINTS)[None] < seen
+        for image in (shape[..., :2], jnp.zeros((1, POINTS, 2))):
+            found = pose.fit_pose(shape, image, mask)
+            for leaf in jax.tree.leaves(found):
+                assert np.isfinite(leaf).all()
+            r = np.asarray(found.rotation[0])
+            np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-5)
+            assert np.linalg.det(r) > 0.99
+
+    def test_values_outside_the_mask_play_no_part(self):
+        shape, mask = cloud(), random_mask()
+        image = project(random_rotations(), shape).astype(np.float32)
+        clean = pose.fit_pose(shape, image, mask)
+        other = np.where(mask[..., None], image, np.nan)
+        dirty = pose.fit_pose(np.where(mask[..., None], shape, np.nan), other, mask)
+        for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def low_rank(seed=0, bases=2, points=POINTS):
+    random = np.random.default_rng(seed)
+    shapes = random.normal(size=(bases + 1, points, 3)) * 0.25
+    shapes[0] = cloud(seed, 1, points)[0]
+    return (shapes - shapes.mean(1, keepdims=True)).astype(np.float32)
+
+
+class TestDeformable:
+    def test_recovers_deformation_at_little_noise(self):
+        shapes = low_rank()
+        codes = np.random.default_rng(1).normal(size=(FRAMES, 2)).astype(np.float32)
+        stacked = jnp.broadcast_to(shapes, (FRAMES, *shapes.shape))
+        truth = deformable.deform(stacked, jnp.asarray(codes))
+        image = project(random_rotations(2), np.asarray(truth), 1.0).astype(np.float32)
+        mask = np.ones((FRAMES, POINTS), bool)
+        noise = jnp.full(FRAMES, 1e-5)
+        found, camera = deformable.fit_low_rank(stacked, noise, image, mask, rounds=40)
+        shape = deformable.deform(stacked, found)
+        error = image_error(camera, shape, image, mask)
+        # alternation from the mean finds nearly all; a few frames end in another optimum
+        assert np.median(error) < 1e-2
+        assert np.median(np.abs(np.asarray(found) - codes)) < 0.05
+
+    def test_posterior_is_that_of_the_dense_gaussian(self):
+        """Against the textbook formula with all points written out."""
+        shapes, r = low_rank(), random_rotations(4, (1,))
+        mask = random_mask(frames=1)
+        image = cloud(7, 1)[..., :2]
+        scale, noise = np.array([1.3], np.float32), 0.05
+        moment = deformable.moments(jnp.asarray(shapes)[None], image, mask)
+        mean, covariance = deformable.posterior(moment, jnp.array([noise]), scale, r)
+        seen = mask[0]
+        camera = scale[0] * r[0][:2]
+
+        def centred(points):
+            return (points - points.mean(0)).ravel()
+
+        columns = np.stack([centred(b[seen] @ camera.T) for b in shapes[1:]], axis=1)
+        target = centred(image[0][seen]) - centred(shapes[0][seen] @ camera.T)
+        expected = np.linalg.inv(columns.T @ columns / noise + np.eye(2))
+        np.testing.assert_allclose(covariance[0], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            mean[0], expected @ columns.T @ target / noise, rtol=1e-3, atol=1e-4
+        )
+
+    def test_what_the_2d_does_not_support_stays_at_zero(self):
+        shapes = low_rank()
+        stacked = jnp.asarray(shapes)[None]
+        mask = jnp.zeros((1, POINTS), bool)
+        codes, camera = deformable.fit_low_rank(
+            stacked, jnp.ones(1), jnp.ones((1, POINTS, 2)), mask
+        )
+        np.testing.assert_array_equal(codes, np.zeros((1, 2)))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(camera))
+
+    def test_without_bases_it_is_the_rigid_pose(self):
+        shape, mask = cloud(), random_mask()
+        image = project(random_rotations(), shape).astype(np.float32)
+        _, found = deformable.fit_low_rank(
+            jnp.asarray(shape)[:, None], jnp.ones(FRAMES), image, mask
+        )
+        rigid = pose.fit_pose(shape, image, mask)
+        np.testing.assert_allclose(found.rotation, rigid.rotation, atol=1e-5)

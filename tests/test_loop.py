@@ -1,0 +1,227 @@
+"""The whole loop on a tiny run: every file, exact resume, and every way to go wrong."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfm_jax.checkpoint import Checkpoints
+from lfm_jax.config import Config, TrainConfig
+from lfm_jax.data.archive import Category, write_category
+from lfm_jax.errors import LfmError
+from lfm_jax.metrics_io import MetricsWriter, read_metrics
+from lfm_jax.train import loop
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Two small categories with 3D, of 5 and 7 keypoints."""
+    directory = tmp_path_factory.mktemp("archive")
+    random = np.random.default_rng(0)
+    for name, n in (("five", 5), ("seven", 7)):
+        mean, basis = random.normal(size=(2, n, 3))
+        points = mean + 0.3 * random.normal(size=(80, 1, 1)) * basis
+        category = Category(
+            name=name,
+            keypoints=tuple(f"point_{i}" for i in range(n)),
+            edges=np.array([(i, i + 1) for i in range(n - 1)]),
+            units="unit",
+            sequence=np.arange(80),
+            points3d=points.astype(np.float32),
+        )
+        write_category(directory / f"{name}.npz", category)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def config(archive):
+    small = Config()
+    return dataclasses.replace(
+        small,
+        data=dataclasses.replace(small.data, dir=str(archive)),
+        model=dataclasses.replace(small.model, width=16, layers=1, heads=2),
+        train=TrainConfig(
+            steps=STEPS,
+            per_category=2,
+            log_every=5,
+            validate_every=10,
+            checkpoint_every=10,
+        ),
+    )
+
+
+def standing(config, workdir):
+    """The newest state of a run, and the batch that comes next."""
+    built = loop.build(config, workdir)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        found = loop.restore(built, checkpoints)
+    return found.state, next(found.batches)
+
+
+def bits(tree):
+    def data(x):
+        typed_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if typed_key else x).tobytes()
+
+    return {
+        jax.tree_util.keystr(path): data(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def untimed(workdir):
+    lines = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in x.items() if "per_second" not in k} for x in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """A run from beginning to end without a stop."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, loop.train_and_evaluate(config, str(workdir))
+
+
+def test_every_file_of_the_work_directory_is_written(whole):
+    workdir, results = whole
+    for name in ("config", "versions", "split", "skeletons"):
+        assert json.loads((workdir / f"{name}.json").read_text()), name
+    numbers = json.loads((workdir / "eval.json").read_text())
+    assert numbers == json.loads(json.dumps(results.numbers))
+    assert numbers["step"] == STEPS
+    assert set(numbers["categories"]) == {"five", "seven"}
+    logged = [line["step"] for line in untimed(workdir) if "loss" in line]
+    assert logged == [5, 10, 15, 20]
+    assert not [path for path in workdir.iterdir() if path.name.startswith(".")]
+
+
+def test_stopping_and_going_on_changes_no_bit(config, whole, tmp_path, monkeypatch):
+    write = MetricsWriter.write
+
+    def terminate_at_ten(writer, step, scalars):
+        if step == 10 and "loss" in scalars:
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(writer, step, scalars)
+
+    monkeypatch.setattr(MetricsWriter, "write", terminate_at_ten)
+    with pytest.raises(SystemExit) as stopped:
+        loop.train_and_evaluate(config, str(tmp_path))
+    monkeypatch.undo()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.steps == [10]
+
+    results = loop.train_and_evaluate(config, str(tmp_path))
+    assert bits(standing(config, tmp_path)) == bits(standing(config, whole[0]))
+    assert untimed(tmp_path) == untimed(whole[0])
+    assert results.numbers == whole[1].numbers
+
+
+def test_a_finished_run_is_not_trained_again(config, whole):
+    workdir, results = whole
+    before = bits(standing(config, workdir))
+    again = loop.train_and_evaluate(config, str(workdir))
+    assert again.numbers == results.numbers
+    assert bits(standing(config, workdir)) == before
+
+
+def test_evaluation_alone_gives_the_same_numbers(config, whole):
+    workdir, results = whole
+    alone = loop.train_and_evaluate(config, str(workdir), "eval")
+    assert alone.numbers == results.numbers
+
+
+def test_the_seed_changes_the_run(config, whole, tmp_path):
+    other = dataclasses.replace(config, seed=1)
+    assert loop.train_and_evaluate(other, str(tmp_path), "train") is None
+    assert bits(standing(other, tmp_path)) != bits(standing(config, whole[0]))
+    assert not (tmp_path / "eval.json").exists()
+
+
+def test_another_config_is_refused_with_the_difference(config, whole):
+    other = dataclasses.replace(config, seed=3)
+    with pytest.raises(LfmError, match="seed was 0 and is now 3"):
+        loop.train_and_evaluate(other, str(whole[0]))
+
+
+def test_nothing_to_evaluate(config, tmp_path):
+    with pytest.raises(LfmError, match="no checkpoint"):
+        loop.train_and_evaluate(config, str(tmp_path), "eval")
+
+
+def test_an_unknown_mode(config, tmp_path):
+    with pytest.raises(LfmError, match="train_and_eval"):
+        loop.train_and_evaluate(config, str(tmp_path), "train_and_evaluate")
+
+
+def test_a_file_in_place_of_the_work_directory(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(LfmError, match="workdir"):
+            loop.train_and_evaluate(config, str(tmp_path / place))
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EROFS", "EACCES"])
+def test_a_work_directory_that_cannot_be_written(config, tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), "here")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(LfmError, match="here") as error:
+        loop.train_and_evaluate(config, str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def watch_of(losses_of_steps):
+    """A watch that saw these per-category losses; two categories."""
+    watch = loop.Watch(["left", "right"], lambda step: 1e-3)
+    for step, losses in enumerate(losses_of_steps, 1):
+        losses = np.asarray(losses)
+        scalars = {
+            "loss": losses.mean(),
+            "finite": np.isfinite(losses).all(),
+            "loss_per_category": losses,
+        }
+        watch.add(step, jax.tree.map(jnp.asarray, scalars))
+    return watch
+
+
+def test_the_watch_names_step_and_category(caplog):
+    fine, bad = [1.0, 2.0], [1.0, np.nan]
+    with caplog.at_level(logging.WARNING):
+        assert watch_of([fine, fine]).check()["loss"] == 1.5
+        assert not caplog.records
+        watch_of([fine, bad, fine]).check()
+    [record] = caplog.records
+    assert "step 2" in record.getMessage() and "right" in record.getMessage()
+    assert "left" not in record.getMessage().replace("left out", "")
+
+
+def test_the_watch_gives_up_on_a_lost_run_only():
+    fine, bad = [1.0, 2.0], [np.inf, 1.0]
+    watch_of(([bad] * (loop.LOST - 1) + [fine]) * 2).check()
+    with pytest.raises(LfmError, match=f"step {loop.LOST}.*left"):
+        watch_of([bad] * loop.LOST).check()
+
+
+def test_lines_past_the_resumed_step_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path, 0)
+    for step in (5, 10, 15):
+        writer.write(step, {"loss": float(step)})
+    with path.open("a") as file:
+        file.write('{"step": 20, "lo')
+    MetricsWriter(path, 10).write(15, {"loss": 0.0})
+    assert read_metrics(path) == [
+        {"step": 5, "loss": 5.0},
+        {"step": 10, "loss": 10.0},
+        {"step": 15, "loss": 0.0},
+    ]

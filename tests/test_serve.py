@@ -1,0 +1,359 @@
+"""Lifting by name: order and absence of keypoints are the user's own business."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import grain
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from lfm_jax import cli, models
+from lfm_jax.checkpoint import Checkpoints
+from lfm_jax.config import Config, ModelConfig
+from lfm_jax.data.matching import match_keypoints
+from lfm_jax.errors import LfmError
+from lfm_jax.serve import Lifter, write_lifted
+from lfm_jax.skeleton_io import FILENAME, read_skeletons, write_skeletons
+from lfm_jax.types import Pose, Prediction, Skeleton, TrainState
+from lfm_jax.workdir import write_json
+
+DOG = Skeleton("dog", tuple(f"joint_{i}" for i in range(20)), ((0, 1), (1, 2)), "mm")
+HAND = Skeleton("hand", ("Wrist", "thumb", "index", "ring", "little"))
+RNG = np.random.default_rng(0)
+FRAMES = RNG.normal(size=(3, 20, 2)).astype(np.float32) * 50 + 200
+
+
+def predict(observation):
+    """A stand-in for the network that reads all it is given, hidden points too.
+
+    Depth is the point's own index times the sum of the observed x; xy of the posed
+    shape is the observation, a tenth larger.
+    """
+    points2d, observed = observation.points2d, observation.observed
+    frames, count = observed.shape
+    total = np.where(observed, points2d[..., 0], 0).sum(-1, dtype=np.float32)
+    depth = total[:, None] * np.arange(count, dtype=np.float32)
+    posed = np.concatenate((points2d * np.float32(1.1), depth[..., None]), -1)
+    lifted = posed.copy()
+    lifted[observed, :2] = points2d[observed]
+    eye = np.broadcast_to(np.eye(3, dtype=np.float32), (frames, 3, 3))
+    pose = Pose(np.ones(frames, np.float32), eye, np.zeros((frames, 2), np.float32))
+    return Prediction(canonical=posed - 5, pose=pose, posed=posed, lifted=lifted)
+
+
+LIFTER = Lifter((HAND, DOG), (False, True), predict)
+
+
+def assert_same(one, other, but=("labels", "unknown")):
+    for field in dataclasses.fields(one):
+        if field.name not in but:
+            pair = getattr(one, field.name), getattr(other, field.name)
+            np.testing.assert_array_equal(*pair, err_msg=field.name)
+
+
+# ------------------------------------------------------------------ by name
+
+
+@hypothesis.given(st.permutations(range(20)), st.integers(4, 20))
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_a_subset_in_any_order_is_the_whole_with_the_rest_hidden(order, count):
+    order = order[:count]
+    names = [DOG.keypoints[i].upper() for i in order]
+    some = LIFTER.lift(FRAMES[:, order], category="dog", names=names)
+    hidden = np.ones((3, 20), bool)
+    hidden[:, order] = False
+    garbage = np.where(hidden[..., None], np.nan, FRAMES)
+    whole = LIFTER.lift(garbage, ~hidden, category="dog")
+    assert_same(some, whole)
+    assert some.visible.sum() == 3 * count
+
+
+def test_given_xy_stay_and_reprojection_is_that_of_the_posed_shape():
+    lifted = LIFTER.lift(FRAMES, category="dog")
+    np.testing.assert_array_equal(lifted.points3d[..., :2], FRAMES)
+    miss = np.linalg.norm(lifted.posed[..., :2] - FRAMES, axis=-1).mean(-1)
+    centred = FRAMES - FRAMES.mean(1, keepdims=True)
+    size = np.sqrt(np.square(centred).sum(-1).mean(-1))
+    np.testing.assert_allclose(lifted.reprojection, 100 * miss / size, rtol=1e-4)
+
+
+def test_renamed_and_unknown_keypoints():
+    names = ["nose", *DOG.keypoints[1:19], "collar"]
+    renamed = LIFTER.lift(
+        FRAMES, category="dog", names=names, renames={"nose": "joint_0"}
+    )
+    hidden = np.zeros((3, 20), bool)
+    hidden[:, 19] = True
+    assert renamed.unknown == ("collar",)
+    assert_same(renamed, LIFTER.lift(FRAMES, ~hidden, category="dog"))
+
+
+def test_two_names_can_be_swapped():
+    swap = {"joint_0": "joint_1", "joint_1": "joint_0"}
+    index = match_keypoints(DOG.keypoints, DOG, swap)
+    assert index[:3].tolist() == [1, 0, 2]
+
+
+def test_exact_names_win_over_case_and_case_never_guesses():
+    twins = Skeleton("twins", ("Aa", "aa", "b"))
+    index = match_keypoints(("aa", "Aa", "AA", "B", "c"), twins)
+    assert index.tolist() == [1, 0, -1, 2, -1]
+
+
+def test_depth_sign_is_said():
+    assert LIFTER.lift(FRAMES, category="dog").depth_sign == "chosen on validation"
+    hand = LIFTER.lift(FRAMES[:, :5], category="hand")
+    assert hand.depth_sign == "undetermined"
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def refused(*phrases, points2d=FRAMES, visible=None, **options):
+    with pytest.raises(LfmError) as caught:
+        LIFTER.lift(points2d, visible, **{"category": "dog", **options})
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith(".")
+    for phrase in phrases:
+        assert phrase in sentence, sentence
+
+
+def test_unknown_category():
+    refused("'dogs'", "'dog'", category="dogs")
+    refused("hand", "dog", category="xyz")
+    with pytest.raises(LfmError, match="dgo"):
+        LIFTER.skeleton("dgo")
+
+
+def test_names_that_match_nothing():
+    names = [f"jont_{i}" for i in range(20)]
+    refused("jont_0", "'dog'", "joint_19", "--map jont_0=joint_0", names=names)
+    refused("a, b", "joint_0", points2d=FRAMES[:, :2], names=["a", "b"])
+
+
+def test_a_keypoint_mapped_twice():
+    refused("joint_3", "joint_4", names=DOG.keypoints, renames={"joint_3": "joint_4"})
+    refused("joint_0", points2d=FRAMES[:, :2], names=["joint_0", "Joint_0"])
+
+
+def test_renames_of_what_does_not_exist():
+    refused("nse", "'nose'", names=["nose", *DOG.keypoints[1:]], renames={"nse": "x"})
+    refused("jont_1", "'joint_1'", names=DOG.keypoints, renames={"joint_0": "jont_1"})
+    refused("no keypoint names", renames={"nose": "joint_0"})
+
+
+def test_a_count_that_does_not_fit_matters_only_without_names():
+    refused("12", "20", "names", points2d=FRAMES[:, :12])
+    LIFTER.lift(FRAMES[:, :12], category="dog", names=DOG.keypoints[:12])
+
+
+def test_nan_in_a_visible_point():
+    points = FRAMES.copy()
+    points[1, 4] = np.nan
+    visible = np.ones((3, 20), bool)
+    refused("frame 1", "keypoint 4", points2d=points, visible=visible)
+    visible[1, 4] = False
+    given = LIFTER.lift(points, visible, category="dog")
+    assert_same(given, LIFTER.lift(points, category="dog"))
+
+
+def test_fewer_than_four_visible_points():
+    visible = np.ones((3, 20), bool)
+    visible[1:, 3:] = False
+    refused("frame 1", "3 visible points", "2 of 3 frames", visible=visible)
+    visible[1:, 3] = True
+    LIFTER.lift(FRAMES, visible, category="dog")
+
+
+def test_points_unknown_to_the_category_do_not_count_as_visible():
+    names = [*DOG.keypoints[:3], *"abcdefg"]
+    refused("frame 0", "3 visible points", points2d=FRAMES[:, :10], names=names)
+
+
+def test_all_visible_points_on_one_spot():
+    points = FRAMES.copy()
+    points[2] = 123.4
+    refused("frame 2", "one spot", points2d=points)
+
+
+def test_no_frames_and_wrong_shapes():
+    refused("no frames", points2d=FRAMES[:0])
+    refused("[frames, keypoints, 2]", points2d=FRAMES[0])
+    refused("visibility", visible=np.ones(20, bool))
+
+
+def test_a_prediction_that_is_not_finite():
+    def broken(observation):
+        prediction = predict(observation)
+        prediction.lifted[2, 7] = np.nan
+        return prediction
+
+    with pytest.raises(LfmError, match="frame 2"):
+        dataclasses.replace(LIFTER, predict=broken).lift(FRAMES, category="dog")
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_written_arrays_are_plain_and_complete(tmp_path):
+    lifted = LIFTER.lift(FRAMES[:, :5], category="hand", names=[*HAND.keypoints])
+    write_lifted(tmp_path / "out.npz", lifted)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as read:
+        for field in dataclasses.fields(lifted):
+            value = np.asarray(getattr(lifted, field.name))
+            np.testing.assert_array_equal(read[field.name], value)
+        assert read["units"] == "input"
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    lifted = LIFTER.lift(FRAMES, category="dog")
+    with pytest.raises(LfmError, match="cannot be written"):
+        write_lifted(tmp_path / "none" / "out.npz", lifted)
+    (tmp_path / "out.npz").mkdir()
+    with pytest.raises(LfmError, match="cannot be written"):
+        write_lifted(tmp_path / "out.npz", lifted)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
+
+
+def test_skeletons_round_trip(tmp_path):
+    write_skeletons(tmp_path / FILENAME, (DOG, HAND), (True, False))
+    assert read_skeletons(tmp_path / FILENAME) == ((DOG, HAND), (True, False))
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}x", "[1]", '[{"name": "dog"}]', "3"])
+def test_damaged_skeletons(tmp_path, content):
+    (tmp_path / FILENAME).write_text(content)
+    with pytest.raises(LfmError, match=FILENAME):
+        read_skeletons(tmp_path / FILENAME)
+
+
+def test_a_folder_that_is_no_work_directory(tmp_path):
+    with pytest.raises(LfmError, match="config.json"):
+        Lifter.from_workdir(tmp_path)
+    with pytest.raises(LfmError, match="config.json"):
+        Lifter.from_workdir(tmp_path / "none")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"model": 3}', '{"bogus": 1}', "{"])
+def test_a_config_that_is_none(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(LfmError, match="config"):
+        Lifter.from_workdir(tmp_path)
+
+
+def test_importing_serve_brings_in_nothing_that_training_needs():
+    heavy = ("orbax", "grain", "tensorflow_datasets", "tensorflow", "flax", "optax")
+    code = (
+        "import sys, lfm_jax.serve;"
+        f"found = [name for name in {heavy} if name in sys.modules];"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------ a real network
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A work directory as training leaves it, with a tiny random network."""
+    folder = tmp_path_factory.mktemp("run")
+    config = Config(model=ModelConfig(width=16, layers=1, heads=2))
+    skeletons = (HAND, DOG)
+    shapes = RNG.normal(size=(2, 2, 20, 3)).astype(np.float32)
+    shapes[:, 1] *= 0.1
+    shapes[0, :, 5:] = 0
+    start = models.Start(shapes, np.float32([0.01, 0.01]))
+    params = models.build(config.model, skeletons, start).init(jax.random.key(0))
+    # The head begins at zero.
+    params["head"] = jax.tree.map(lambda x: x + 0.1, params["head"])
+    state = TrainState(
+        step=jnp.asarray(3),
+        params=params,
+        averaged=params,
+        opt_state=(),
+        key=jax.random.key(0),
+        depth_sign=jnp.asarray([1.0, -1.0]),
+    )
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    write_skeletons(folder / FILENAME, skeletons, (False, True))
+    np.savez(
+        folder / "factorization.npz", **dataclasses.asdict(start), rigid=shapes[:, 0]
+    )
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(3, state, iter(grain.MapDataset.range(4).to_iter_dataset()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    return Lifter.from_workdir(folder)
+
+
+def test_a_trained_model_lifts_by_name(trained):
+    order = RNG.permutation(20)[:12]
+    names = [DOG.keypoints[i] for i in order]
+    hidden = np.ones((3, 20), bool)
+    hidden[:, order] = False
+    garbage = np.where(hidden[..., None], np.float32(1e6), FRAMES)
+    some = trained.lift(FRAMES[:, order], category="dog", names=names)
+    assert_same(some, trained.lift(garbage, ~hidden, category="dog"))
+    np.testing.assert_allclose(some.points3d[:, order, :2], FRAMES[:, order], rtol=1e-5)
+    assert np.isfinite(some.points3d).all() and some.points3d[..., 2].std() > 1
+
+
+def test_posed_is_the_canonical_shape_in_the_pose_that_is_given(trained):
+    lifted = trained.lift(FRAMES, category="dog")
+    turned = np.einsum("fij,fnj->fni", lifted.rotation, lifted.canonical)
+    posed = lifted.scale[:, None, None] * turned
+    posed[..., :2] += lifted.translation[:, None]
+    np.testing.assert_allclose(lifted.posed, posed, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(np.linalg.det(lifted.rotation), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_units_of_the_input_are_those_of_the_output(trained, factor):
+    one = trained.lift(FRAMES, category="dog")
+    other = trained.lift(FRAMES * np.float32(factor), category="dog")
+    size = np.abs(one.points3d).max()
+    assert np.abs(other.points3d / factor - one.points3d).max() < 1e-3 * size
+    np.testing.assert_allclose(other.reprojection, one.reprojection, rtol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12, 1e25])
+def test_extreme_units_are_lifted_or_refused(trained, factor):
+    try:
+        lifted = trained.lift(FRAMES * np.float32(factor), category="dog")
+    except LfmError:
+        return
+    one = trained.lift(FRAMES, category="dog")
+    np.testing.assert_allclose(lifted.reprojection, one.reprojection, rtol=1e-2)
+
+
+def test_the_command_lifts_with_a_trained_model(folder, trained, tmp_path):
+    file, out = tmp_path / "in.npz", tmp_path / "out.npz"
+    np.savez(file, points2d=FRAMES[:, ::-1], names=DOG.keypoints[::-1])
+    given = [str(file), f"--checkpoint={folder}", "--category=dog", f"--out={out}"]
+    assert cli.main(["lift", *given]) == 0
+    with np.load(out, allow_pickle=False) as written:
+        np.testing.assert_array_equal(
+            written["points3d"], trained.lift(FRAMES, category="dog").points3d
+        )
+
+
+def test_missing_parts_of_a_work_directory(folder, tmp_path):
+    for copied, missing in (
+        ("config.json", FILENAME),
+        (FILENAME, "factorization"),
+        ("factorization.npz", "checkpoint"),
+    ):
+        shutil.copy(folder / copied, tmp_path)
+        with pytest.raises(LfmError, match=missing):
+            Lifter.from_workdir(tmp_path)
