@@ -5,25 +5,26 @@ squared error of (a tenth of the object's size)^2.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from lfm_jax.numerics import centre, keep, safe_divide
+from lfm_jax.types import ArrayLike
 
 
 def mean_squared(
-    predicted: Float[Array, "*b n d"],
-    target: Float[Array, "*b n d"],
-    mask: Bool[Array, "*b n"],
-) -> Float[Array, "*b"]:
+    predicted: Float[ArrayLike, "*b n d"],
+    target: Float[ArrayLike, "*b n d"],
+    mask: Bool[ArrayLike, "*b n"],
+) -> Float[ArrayLike, "*b"]:
     """Mean squared distance over masked points; zero where there are none."""
     squares = jnp.sum(jnp.square(keep(predicted - target, mask)), axis=(-2, -1))
     return safe_divide(squares, jnp.sum(mask, axis=-1, dtype=squares.dtype))
 
 
 def centred_mean_squared(
-    predicted: Float[Array, "*b n d"],
-    target: Float[Array, "*b n d"],
-    mask: Bool[Array, "*b n"],
-) -> Float[Array, "*b"]:
+    predicted: Float[ArrayLike, "*b n d"],
+    target: Float[ArrayLike, "*b n d"],
+    mask: Bool[ArrayLike, "*b n"],
+) -> Float[ArrayLike, "*b"]:
     """`mean_squared` after both are centred over the mask: translation is free."""
     return mean_squared(centre(predicted, mask), centre(target, mask), mask)

@@ -95,13 +95,13 @@ def stress(predicted: Points, true: Points, mask: Mask) -> PerExample:
     squares.
     """
     pairs = mask[..., :, None] & mask[..., None, :]
-    pairs = pairs & ~jnp.eye(mask.shape[-1], dtype=bool)
     x = jnp.where(pairs, _pairwise_distances(predicted), 0.0)
     y = jnp.where(pairs, _pairwise_distances(true), 0.0)
     fit = jnp.sum(x * y, axis=(-2, -1))
     scale = numerics.safe_divide(fit, jnp.sum(jnp.square(x), axis=(-2, -1)))
     total = jnp.sum(jnp.abs(scale[..., None, None] * x - y), axis=(-2, -1))
-    return numerics.safe_divide(total, jnp.sum(pairs, axis=(-2, -1), dtype=x.dtype))
+    count = jnp.sum(mask, axis=-1, dtype=x.dtype)
+    return numerics.safe_divide(total, count * (count - 1.0))
 
 
 def _pairwise_distances(points):

@@ -12,64 +12,66 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from lfm_jax.types import ArrayLike
 
 TINY = 1e-12
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-def keep(values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]):
+def keep(values: Float[ArrayLike, "*b n d"], mask: Bool[ArrayLike, "*b n"]):
     """Zeroes the rows of `values` whose mask is False."""
     return jnp.where(mask[..., None], values, 0.0)
 
 
 def masked_mean(
-    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
-) -> Float[Array, "*b d"]:
+    values: Float[ArrayLike, "*b n d"], mask: Bool[ArrayLike, "*b n"]
+) -> Float[ArrayLike, "*b d"]:
     """Mean over the points where `mask` holds; zero where it holds nowhere."""
     count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=values.dtype), 1.0)
     return jnp.sum(keep(values, mask), axis=-2) / count[..., None]
 
 
 def centre(
-    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
-) -> Float[Array, "*b n d"]:
+    values: Float[ArrayLike, "*b n d"], mask: Bool[ArrayLike, "*b n"]
+) -> Float[ArrayLike, "*b n d"]:
     """Subtracts the masked mean; points outside the mask become zero."""
     return keep(values - masked_mean(values, mask)[..., None, :], mask)
 
 
 def rms_radius(
-    values: Float[Array, "*b n d"], mask: Bool[Array, "*b n"]
-) -> Float[Array, "*b"]:
+    values: Float[ArrayLike, "*b n d"], mask: Bool[ArrayLike, "*b n"]
+) -> Float[ArrayLike, "*b"]:
     """Root mean square distance of the masked points from their centroid."""
     squares = jnp.sum(jnp.square(centre(values, mask)), axis=(-2, -1))
     count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=values.dtype), 1.0)
     return safe_sqrt(squares / count)
 
 
-def safe_sqrt(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+def safe_sqrt(x: Float[ArrayLike, "*b"]) -> Float[ArrayLike, "*b"]:
     """Square root whose derivative at zero is zero instead of infinite."""
     positive = x > TINY
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
-def safe_norm(x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+def safe_norm(x: Float[ArrayLike, "*b d"]) -> Float[ArrayLike, "*b"]:
     """Euclidean norm over the last axis, with derivative zero at the origin."""
     return safe_sqrt(jnp.sum(jnp.square(x), axis=-1))
 
 
 def safe_divide(
-    numerator: Float[Array, "*b"], denominator: Float[Array, "*b"]
-) -> Float[Array, "*b"]:
+    numerator: Float[ArrayLike, "*b"], denominator: Float[ArrayLike, "*b"]
+) -> Float[ArrayLike, "*b"]:
     """numerator / denominator, and zero where the denominator vanishes."""
     valid = jnp.abs(denominator) > TINY
     return jnp.where(valid, numerator / jnp.where(valid, denominator, 1.0), 0.0)
 
 
 def solve3(
-    matrix: Float[Array, "*b 3 3"], right: Float[Array, "*b 3 k"]
-) -> Float[Array, "*b 3 k"]:
+    matrix: Float[ArrayLike, "*b 3 3"], right: Float[ArrayLike, "*b 3 k"]
+) -> Float[ArrayLike, "*b 3 k"]:
     """Solves a well-conditioned 3x3 system by its adjugate, without LAPACK."""
     a, b, c = matrix[..., 0, :], matrix[..., 1, :], matrix[..., 2, :]
     adjugate = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-1)
@@ -80,15 +82,17 @@ def solve3(
     return einsum("...ij,...jk->...ik", inverse, right)
 
 
-def scaled_identity(weight: Float[Array, "*b"], size: int) -> Float[Array, "*b m m"]:
+def scaled_identity(
+    weight: Float[ArrayLike, "*b"], size: int
+) -> Float[ArrayLike, "*b m m"]:
     """weight * I, for a batch of weights."""
     identity = jnp.eye(size, dtype=weight.dtype)
     return weight[..., None, None] * identity.reshape((1,) * weight.ndim + (size, size))
 
 
 def largest_eigenvector(
-    matrix: Float[Array, "*b m m"], squarings: int = 20
-) -> Float[Array, "*b m"]:
+    matrix: Float[ArrayLike, "*b m m"], squarings: int = 20
+) -> Float[ArrayLike, "*b m"]:
     """Unit eigenvector of the largest eigenvalue of a small symmetric matrix.
 
     The matrix is shifted to have no negative eigenvalue and squared again and again,

@@ -26,9 +26,9 @@ from lfm_jax.config import ObjectiveConfig
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.numerics import centre, einsum, keep, masked_mean, rms_radius
-from lfm_jax.types import Observation, Packing, Pose, Prediction
+from lfm_jax.types import ArrayLike, Observation, Packing, Pose, Prediction
 
-Apply = Callable[[PyTree, Observation, Packing | None], Float[Array, "b n 3"]]
+Apply = Callable[[PyTree, Observation, Packing | None], Float[ArrayLike, "b n 3"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Task:
             dict with "loss", which is minimised, and its terms.
     """
 
-    loss: Callable[..., dict[str, Float[Array, "b"]]]
+    loss: Callable[..., dict[str, Float[ArrayLike, "b"]]]
 
 
 def normalise(
     observation: Observation,
-) -> tuple[Observation, Float[Array, "b"], Float[Array, "b 2"]]:
+) -> tuple[Observation, Float[ArrayLike, "b"], Float[ArrayLike, "b 2"]]:
     """Centres the 2D over observed points and scales their RMS radius to 1.
 
     Annotated points that are not observed are moved along. Returns the observation,
@@ -65,7 +65,10 @@ def normalise(
 
 
 def lift(
-    apply: Apply, params: PyTree, observation: Observation, depth_sign: Float[Array, "b"]
+    apply: Apply,
+    params: PyTree,
+    observation: Observation,
+    depth_sign: Float[ArrayLike, "b"],
 ) -> Prediction:
     """3D of observations, in their own units and camera frame.
 
@@ -90,10 +93,10 @@ def lift(
 
 
 def complete(
-    points2d: Float[Array, "b n 2"],
-    posed: Float[Array, "b n 3"],
-    mask: Bool[Array, "b n"],
-) -> Float[Array, "b n 3"]:
+    points2d: Float[ArrayLike, "b n 2"],
+    posed: Float[ArrayLike, "b n 3"],
+    mask: Bool[ArrayLike, "b n"],
+) -> Float[ArrayLike, "b n 3"]:
     """Observed xy with the depth of the posed shape; elsewhere the posed shape."""
     image = jnp.where(mask[..., None], points2d, posed[..., :2])
     return jnp.concatenate([image, posed[..., 2:]], axis=-1)
@@ -123,7 +126,7 @@ def lfm2d_task(config: ObjectiveConfig) -> Task:
 
 def reprojection_loss(
     apply: Apply, params: PyTree, observation: Observation, packing: Packing | None
-) -> Float[Array, "b"]:
+) -> Float[ArrayLike, "b"]:
     """L_2d of observations as they are: the 2D validation loss."""
     return _explain(apply, params, normalise(observation)[0], packing)[1]
 
@@ -155,9 +158,7 @@ def _relift(apply, params, normal, turned, packing, key, config):
     return losses.centred_mean_squared(posed, target, normal.observed)
 
 
-def _hide(
-    key: Key[Array, ""], observation: Observation, share: float
-) -> Observation:
+def _hide(key: Key[Array, ""], observation: Observation, share: float) -> Observation:
     """Hides each observed point with a probability drawn per example in [0, share].
 
     An example that would keep fewer than four points is left as it is.

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -44,14 +43,21 @@ def lfm(*arguments):
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def test_help_explains_every_verb_with_an_example_and_at_once():
-    started = time.perf_counter()
-    done = lfm("--help")
-    assert time.perf_counter() - started < 1
-    assert done.returncode == 0
-    assert "lfm lift walk.json --checkpoint=" in done.stdout
-    assert "python -m lfm_jax.main" in done.stdout
+def test_help_explains_every_verb_with_an_example():
+    shown = lfm("--help")
+    assert shown.returncode == 0
+    assert "lfm lift walk.json --checkpoint=" in shown.stdout
+    assert "python -m lfm_jax.main" in shown.stdout
     assert "lfm lift walk.json" in lfm("lift", "--help").stdout
+
+
+def test_help_comes_at_once_because_nothing_heavy_is_imported():
+    code = (
+        "import sys, lfm_jax.cli\n"
+        "try: lfm_jax.cli.main(['--help'])\n"
+        "except SystemExit: sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_lift_twelve_of_twenty_in_another_order(lift, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from lfm_jax.data.split import split_rows
 from lfm_jax.errors import LfmError
 from lfm_jax.rigs import motion, zoo
 from lfm_jax.rigs.kinematics import euler_to_matrix, forward_kinematics
@@ -230,9 +231,8 @@ def test_specimens_are_individuals_and_drosophila_trains_on_80_frames(samples):
         specimens, count = np.unique(sample.specimen, return_counts=True)
         assert len(specimens) == individuals and (count == frames).all()
         np.testing.assert_array_equal(sample.sequence, sample.specimen)
-    individuals, frames = zoo.sample_size("drosophila")
-    test, validation = math.ceil(0.2 * individuals), math.ceil(0.1 * individuals)
-    assert (individuals - test - validation) * frames == 80
+    fly = samples["drosophila"]
+    assert len(split_rows("drosophila", fly.sequence, fly.specimen).train) == 80
 
 
 def test_unknown_category_is_said_in_one_sentence():

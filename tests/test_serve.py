@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from lfm_jax import cli, models
+from lfm_jax import models
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, ModelConfig
 from lfm_jax.data.matching import match_keypoints
@@ -271,7 +271,8 @@ def folder(tmp_path_factory):
     shapes[:, 1] *= 0.1
     shapes[0, :, 5:] = 0
     start = models.Start(shapes, np.float32([0.01, 0.01]))
-    params = models.build(config.model, skeletons, start).init(jax.random.key(0))
+    model = models.build(config.model, skeletons, start)
+    params = jax.jit(model.init)(jax.random.key(0))
     # The head begins at zero.
     params["head"] = jax.tree.map(lambda x: x + 0.1, params["head"])
     state = TrainState(
@@ -335,17 +336,6 @@ def test_extreme_units_are_lifted_or_refused(trained, factor):
         return
     one = trained.lift(FRAMES, category="dog")
     np.testing.assert_allclose(lifted.reprojection, one.reprojection, rtol=1e-2)
-
-
-def test_the_command_lifts_with_a_trained_model(folder, trained, tmp_path):
-    file, out = tmp_path / "in.npz", tmp_path / "out.npz"
-    np.savez(file, points2d=FRAMES[:, ::-1], names=DOG.keypoints[::-1])
-    given = [str(file), f"--checkpoint={folder}", "--category=dog", f"--out={out}"]
-    assert cli.main(["lift", *given]) == 0
-    with np.load(out, allow_pickle=False) as written:
-        np.testing.assert_array_equal(
-            written["points3d"], trained.lift(FRAMES, category="dog").points3d
-        )
 
 
 def test_missing_parts_of_a_work_directory(folder, tmp_path):

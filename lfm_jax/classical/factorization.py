@@ -34,12 +34,14 @@ from lfm_jax.geometry.deformable import (
     posterior,
     refine_pose,
 )
-from lfm_jax.geometry.pose import fit_pose
 from lfm_jax.numerics import einsum
 
 NOISE_FLOOR = 1e-4  # variance; keypoints are not better than 1 % of the object
 SEARCH_FRAMES, FRAMES = 256, 1024  # frames used to choose a start, and to fit it
-STARTS, SEARCH_BASES = 16, 2
+# A frame of n points has 2 n image coordinates, 4 of which go to the pose: more bases
+# than a third of the points explain any 2D, also by a wrong pose.
+POINTS_PER_BASIS = 3
+STARTS, SEARCH_BASES = 24, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def factorize(
     Args:
         points2d: image points in any units; values outside the mask are ignored.
         mask: which points are seen.
-        bases: deformation bases k; 0 is rigid.
+        bases: deformation bases k; 0 is rigid; at most a third of the keypoints.
         width: pad keypoints to this many, so that categories of different size share
             one compilation.
         iterations: rounds of alternation after the search for a start.
@@ -83,6 +85,7 @@ def factorize(
     """
     count = points2d.shape[1]
     width = width or count
+    bases = min(bases, count // POINTS_PER_BASIS)
     few = _prepare(points2d, mask, SEARCH_FRAMES, width)
     many = _prepare(points2d, mask, FRAMES, width)
     keys = jax.random.split(jax.random.key(seed), STARTS)
@@ -123,11 +126,13 @@ def _search(keys, tracks, mask, bases):
     def one(key: Key[Array, ""]):
         shape_key, basis_key = jax.random.split(key)
         shapes = jax.random.normal(shape_key, (1, tracks.shape[1], 3))
-        shapes, noise = _iterate(tracks, mask, shapes, jnp.float32(1.0), 10)
+        # a rigid start that has converged forgets what it started from
+        rounds = 3 if bases else 10
+        shapes, noise = _iterate(tracks, mask, shapes, jnp.float32(1.0), rounds)
         if bases:
             fresh = jax.random.normal(basis_key, (bases, *shapes.shape[1:]))
             shapes = jnp.concatenate([shapes, 0.1 * fresh])
-            shapes, noise = _iterate(tracks, mask, shapes, noise, 12)
+            shapes, noise = _iterate(tracks, mask, shapes, noise, 20)
         return shapes, noise, log_likelihood(tracks, mask, shapes, noise)
 
     return jax.lax.map(one, keys)

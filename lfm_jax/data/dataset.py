@@ -96,14 +96,12 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
     """
     views.check_family(config.camera)
     seen, skipped = [], {}
-    # The same cameras to the last bit whatever accelerator there is.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        for category in _categories(config):
-            found = _see(category, len(seen), config)
-            if isinstance(found, str):
-                skipped[category.name] = found
-            else:
-                seen.append(found)
+    for category in _categories(config):
+        found = _see(category, len(seen), config)
+        if isinstance(found, str):
+            skipped[category.name] = found
+        else:
+            seen.append(found)
     if not seen:
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         raise LfmError(f"no category is left to train on ({reasons}): add data.")

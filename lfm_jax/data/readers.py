@@ -279,7 +279,7 @@ def _triplets(
     unknown = np.flatnonzero(np.isnan(triplets[:, 2]))
     if len(unknown):
         raise LfmError(
-            f"{path}, {label}: the visibility of keypoint {unknown[0]} is not a number: "
-            "write 0 where it is hidden."
+            f"{path}, {label}: the visibility of keypoint {unknown[0]} is not a "
+            "number: write 0 where it is hidden."
         )
     return triplets

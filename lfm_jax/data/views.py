@@ -59,25 +59,29 @@ def one_view(
         camera: family of the cameras; one for which `unseen` is empty.
         view_seed: seed of the cameras.
     """
+    # The same cameras to the last bit whatever accelerator there is.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        points2d, visible, points3d, present = _see(category, camera, view_seed)
+    chosen = np.full(len(points2d), category_id, np.int32)
+    observation = Observation(_keep(points2d, visible), visible, visible, chosen)
+    if points3d is None:
+        return observation
+    return Labelled(observation, _keep(points3d, present), present)
+
+
+def _see(category, camera, view_seed):
+    """2D and what is visible, 3D in the camera frame and what is present, or None."""
     key = cameras.category_key(view_seed, category.name)
     if category.points3d is None:
-        points2d, visible = _choose(category, key)
-        return _observation(points2d, visible, category_id)
+        return *_choose(category, key), None, None
     present = np.isfinite(category.points3d).all(axis=-1)
     centred = _centred(category.points3d, present)
     if camera == "real":
         points2d, visible = _choose(category, key)
         points3d = _turn(centred, _fit(centred, present, points2d, visible))
-    else:
-        visible = present
-        points2d, points3d = _project(category, key, camera, centred, present)
-    observation = _observation(points2d, visible, category_id)
-    return Labelled(observation, _keep(points3d, present), present)
-
-
-def _observation(points2d, visible, category_id):
-    category = np.full(len(points2d), category_id, np.int32)
-    return Observation(_keep(points2d, visible), visible, visible, category)
+        return points2d, visible, points3d, present
+    points2d, points3d = _project(category, key, camera, centred, present)
+    return points2d, present, points3d, present
 
 
 def _keep(points, mask):

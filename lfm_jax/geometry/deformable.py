@@ -19,12 +19,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry.pose import pose_from_moments
 from lfm_jax.numerics import einsum
-from lfm_jax.types import Pose
+from lfm_jax.types import ArrayLike, Pose
 
 
 @jax.tree_util.register_dataclass
@@ -32,17 +32,18 @@ from lfm_jax.types import Pose
 class Moments:
     """Second moments T and C of centred points; see the module's header."""
 
-    shapes: Float[Array, "*b m 3 m 3"]
-    cross: Float[Array, "*b m 3 2"]
+    shapes: Float[ArrayLike, "*b m 3 m 3"]
+    cross: Float[ArrayLike, "*b m 3 2"]
 
 
 def moments(
-    shapes: Float[Array, "*b m n 3"],
-    points2d: Float[Array, "*b n 2"],
-    mask: Bool[Array, "*b n"],
+    shapes: Float[ArrayLike, "*b m n 3"],
+    points2d: Float[ArrayLike, "*b n 2"],
+    mask: Bool[ArrayLike, "*b n"],
 ) -> Moments:
     """Moments of stacked shapes and image points over the mask, translation free."""
-    centred = numerics.centre(shapes, mask[..., None, :])
+    masks = jnp.broadcast_to(mask[..., None, :], shapes.shape[:-1])
+    centred = numerics.centre(shapes, masks)
     image = numerics.centre(points2d, mask)
     return Moments(
         einsum("...kni,...lnj->...kilj", centred, centred),
@@ -51,21 +52,21 @@ def moments(
 
 
 def deform(
-    shapes: Float[Array, "*b m n 3"], coefficients: Float[Array, "*b k"]
-) -> Float[Array, "*b n 3"]:
+    shapes: Float[ArrayLike, "*b m n 3"], coefficients: Float[ArrayLike, "*b k"]
+) -> Float[ArrayLike, "*b n 3"]:
     """mean + sum_k z_k V_k."""
     bases = einsum("...k,...kni->...ni", coefficients, shapes[..., 1:, :, :])
     return shapes[..., 0, :, :] + bases
 
 
 def fit_low_rank(
-    shapes: Float[Array, "*b m n 3"],
-    noise: Float[Array, "*b"],
-    points2d: Float[Array, "*b n 2"],
-    mask: Bool[Array, "*b n"],
+    shapes: Float[ArrayLike, "*b m n 3"],
+    noise: Float[ArrayLike, "*b"],
+    points2d: Float[ArrayLike, "*b n 2"],
+    mask: Bool[ArrayLike, "*b n"],
     *,
     rounds: int = 6,
-) -> tuple[Float[Array, "*b k"], Pose]:
+) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose, by alternation from the mean shape.
 
     Args:
@@ -104,10 +105,10 @@ def fit_low_rank(
 
 def refine_pose(
     moment: Moments,
-    coefficients: Float[Array, "*b k"],
-    rotation: Float[Array, "*b 3 3"],
+    coefficients: Float[ArrayLike, "*b k"],
+    rotation: Float[ArrayLike, "*b 3 3"],
     refinements: int = 2,
-) -> tuple[Float[Array, "*b"], Float[Array, "*b 3 3"]]:
+) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
     """Scale and rotation for known coefficients, from a rotation near by."""
     one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
     weights = jnp.concatenate([one, coefficients], axis=-1)
@@ -119,10 +120,10 @@ def refine_pose(
 
 def posterior(
     moment: Moments,
-    noise: Float[Array, "*b"],
-    scale: Float[Array, "*b"],
-    rotation: Float[Array, "*b 3 3"],
-) -> tuple[Float[Array, "*b k"], Float[Array, "*b k k"]]:
+    noise: Float[ArrayLike, "*b"],
+    scale: Float[ArrayLike, "*b"],
+    rotation: Float[ArrayLike, "*b 3 3"],
+) -> tuple[Float[ArrayLike, "*b k"], Float[ArrayLike, "*b k k"]]:
     """Gaussian posterior of the coefficients at a known pose.
 
     With A the images of the bases, the mean is (A^T A + noise I)^-1 A^T (x - s P R mean)

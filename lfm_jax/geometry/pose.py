@@ -15,17 +15,19 @@ The pose is a constant for derivatives (envelope theorem, see procrustes.py).
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
 from lfm_jax.numerics import einsum
-from lfm_jax.types import Pose
+from lfm_jax.types import ArrayLike, Pose
 
 RIDGE = 1e-4  # relative; keeps planar and collinear shapes solvable
 
 
-def apply_pose(pose: Pose, shape: Float[Array, "*b n 3"]) -> Float[Array, "*b n 3"]:
+def apply_pose(
+    pose: Pose, shape: Float[ArrayLike, "*b n 3"]
+) -> Float[ArrayLike, "*b n 3"]:
     """Puts a canonical shape into the camera frame: image xy and depth."""
     turned = einsum("...ij,...nj->...ni", pose.rotation, shape)
     shift = jnp.concatenate(
@@ -35,11 +37,11 @@ def apply_pose(pose: Pose, shape: Float[Array, "*b n 3"]) -> Float[Array, "*b n 
 
 
 def fit_pose(
-    shape: Float[Array, "*b n 3"],
-    points2d: Float[Array, "*b n 2"],
-    mask: Bool[Array, "*b n"],
+    shape: Float[ArrayLike, "*b n 3"],
+    points2d: Float[ArrayLike, "*b n 2"],
+    mask: Bool[ArrayLike, "*b n"],
     *,
-    start: Float[Array, "*b 3 3"] | None = None,
+    start: Float[ArrayLike, "*b 3 3"] | None = None,
     refinements: int = 5,
 ) -> Pose:
     """The pose that best explains 2D points by a shape, over masked points.
@@ -70,11 +72,11 @@ def fit_pose(
 
 
 def pose_from_moments(
-    gram: Float[Array, "*b 3 3"],
-    cross: Float[Array, "*b 3 2"],
-    start: Float[Array, "*b 3 3"] | None,
+    gram: Float[ArrayLike, "*b 3 3"],
+    cross: Float[ArrayLike, "*b 3 2"],
+    start: Float[ArrayLike, "*b 3 3"] | None,
     refinements: int,
-) -> tuple[Float[Array, "*b"], Float[Array, "*b 3 3"]]:
+) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
     """Scale and rotation from G = Y^T Y and B = Y^T X of centred points."""
     rotation = _closed_form(gram, cross) if start is None else start
     rotation = jax.lax.fori_loop(

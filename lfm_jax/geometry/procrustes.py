@@ -13,10 +13,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
+from lfm_jax.types import ArrayLike
 
 
 @jax.tree_util.register_dataclass
@@ -24,14 +25,14 @@ from lfm_jax.geometry import rotations
 class Alignment:
     """y = scale * rotation @ x + translation; rotation may be improper if asked for."""
 
-    scale: Float[Array, "*b"]
-    rotation: Float[Array, "*b 3 3"]
-    translation: Float[Array, "*b 3"]
+    scale: Float[ArrayLike, "*b"]
+    rotation: Float[ArrayLike, "*b 3 3"]
+    translation: Float[ArrayLike, "*b 3"]
 
 
 def apply_alignment(
-    alignment: Alignment, points: Float[Array, "*b n 3"]
-) -> Float[Array, "*b n 3"]:
+    alignment: Alignment, points: Float[ArrayLike, "*b n 3"]
+) -> Float[ArrayLike, "*b n 3"]:
     """Moves points by an alignment; all points, masked or not."""
     turned = numerics.einsum("...ij,...nj->...ni", alignment.rotation, points)
     scaled = alignment.scale[..., None, None] * turned
@@ -39,9 +40,9 @@ def apply_alignment(
 
 
 def align_similarity(
-    source: Float[Array, "*b n 3"],
-    target: Float[Array, "*b n 3"],
-    mask: Bool[Array, "*b n"],
+    source: Float[ArrayLike, "*b n 3"],
+    target: Float[ArrayLike, "*b n 3"],
+    mask: Bool[ArrayLike, "*b n"],
     *,
     scale: bool = True,
     reflection: bool = False,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from lfm_jax import numerics
+from lfm_jax.types import ArrayLike
 
 
-def from_quaternion(quaternion: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
+def from_quaternion(quaternion: Float[ArrayLike, "*b 4"]) -> Float[ArrayLike, "*b 3 3"]:
     """Rotation matrix of a unit quaternion."""
     w, x, y, z = (quaternion[..., i] for i in range(4))
     rows = [
@@ -23,7 +24,7 @@ def from_quaternion(quaternion: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
 
 def random_rotation(
     key: Key[Array, ""], shape: tuple[int, ...] = ()
-) -> Float[Array, "*shape 3 3"]:
+) -> Float[ArrayLike, "*shape 3 3"]:
     """Uniform on SO(3): a direction of four Gaussians is a uniform unit quaternion."""
     quaternion = jax.random.normal(key, (*shape, 4))
     return from_quaternion(
@@ -31,7 +32,7 @@ def random_rotation(
     )
 
 
-def in_plane(angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
+def in_plane(angle: Float[ArrayLike, "*b"]) -> Float[ArrayLike, "*b 3 3"]:
     """Rotation about the viewing axis z by `angle` radians."""
     half = 0.5 * angle
     zero = jnp.zeros_like(half)
@@ -40,7 +41,9 @@ def in_plane(angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
     )
 
 
-def from_rotation_vector(vector: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
+def from_rotation_vector(
+    vector: Float[ArrayLike, "*b 3"],
+) -> Float[ArrayLike, "*b 3 3"]:
     """Rotation by |vector| radians about its direction (Rodrigues)."""
     angle = numerics.safe_norm(vector)
     half = 0.5 * angle
@@ -51,7 +54,7 @@ def from_rotation_vector(vector: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]
     )
 
 
-def nearest_rotation(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
+def nearest_rotation(matrix: Float[ArrayLike, "*b 3 3"]) -> Float[ArrayLike, "*b 3 3"]:
     """The rotation R in SO(3) that maximises trace(R^T M), without an SVD.
 
     Davenport's q-method: the best quaternion is the top eigenvector of a symmetric

@@ -8,9 +8,9 @@ looks only at observed tokens: a hidden token asks, but is never asked.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
-from lfm_jax.types import Packing
+from lfm_jax.types import ArrayLike, Packing
 
 INJECTIONS = ("none", "input", "first_last", "every_2", "every")
 
@@ -27,8 +27,8 @@ def injected(injection: str, layer: int, layers: int) -> bool:
 
 
 def to_rows(
-    values: Float[Array, "b n d"], packing: Packing | None
-) -> Float[Array, "r l d"]:
+    values: Float[ArrayLike, "b n d"], packing: Packing | None
+) -> Float[ArrayLike, "r l d"]:
     """Lays the keypoints of a padded batch out in rows; without packing, as they are."""
     if packing is None:
         return values
@@ -37,8 +37,8 @@ def to_rows(
 
 
 def from_rows(
-    rows: Float[Array, "r l d"], packing: Packing | None, shape: tuple[int, int]
-) -> Float[Array, "b n d"]:
+    rows: Float[ArrayLike, "r l d"], packing: Packing | None, shape: tuple[int, int]
+) -> Float[ArrayLike, "b n d"]:
     """Inverse of `to_rows`; keypoints that lie in no row are zero."""
     if packing is None:
         return rows
@@ -49,8 +49,8 @@ def from_rows(
 
 
 def attention_mask(
-    observed: Bool[Array, "b n"], packing: Packing | None
-) -> Bool[Array, "r 1 l l"]:
+    observed: Bool[ArrayLike, "b n"], packing: Packing | None
+) -> Bool[ArrayLike, "r 1 l l"]:
     """Who may look at whom: same segment, and the key is observed."""
     if packing is None:
         return jnp.broadcast_to(
@@ -71,10 +71,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Float[Array, "r l d"],
-        mask: Bool[Array, "r 1 l l"],
-        phi: Float[Array, "r l d"] | None,
-    ) -> Float[Array, "r l d"]:
+        tokens: Float[ArrayLike, "r l d"],
+        mask: Bool[ArrayLike, "r 1 l l"],
+        phi: Float[ArrayLike, "r l d"] | None,
+    ) -> Float[ArrayLike, "r l d"]:
         width = tokens.shape[-1]
         normed = nn.LayerNorm(use_bias=False, name="attention_norm")(tokens)
         query, key, value = jnp.split(

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from lfm_jax.errors import LfmError
-from lfm_jax.types import Skeleton
+from lfm_jax.types import ArrayLike, Skeleton
 
 ENCODINGS = ("rff", "sinusoid", "laplacian", "learned")
 
@@ -97,8 +97,8 @@ def _laplacian(skeleton: Skeleton, width: int):
 
 
 def token_encoding(
-    points: Float[Array, "*b n i"], width: int, sigma: float = 1.0
-) -> Float[Array, "*b n d"]:
+    points: Float[ArrayLike, "*b n i"], width: int, sigma: float = 1.0
+) -> Float[ArrayLike, "*b n d"]:
     """TPE(x): random Fourier features of the coordinates, without parameters.
 
     The directions are a fixed draw of N(0, sigma^2); sqrt(2/d) [cos, sin] as in 3D-LFM.

@@ -75,13 +75,14 @@ def _category(points2d, mask, bases, width):
     rigid = factorize(points2d, mask, 0, width=width)
     fit = factorize(points2d, mask, bases, width=width) if bases else rigid
 
-    def pad(shapes):
-        missing = width - shapes.shape[1]
-        return np.pad(shapes, [(0, 0), (0, missing), (0, 0)]).astype(np.float32)
+    def pad(shapes, size):
+        missing = size - shapes.shape[0], width - shapes.shape[1]
+        widths = [(0, missing[0]), (0, missing[1]), (0, 0)]
+        return np.pad(shapes, widths).astype(np.float32)
 
     return {
-        "rigid": pad(rigid.shapes)[0],
-        "shapes": pad(fit.shapes),
+        "rigid": pad(rigid.shapes, 1)[0],
+        "shapes": pad(fit.shapes, bases + 1),
         "noise": np.float32(fit.noise),
     }
 

@@ -1,0 +1,211 @@
+"""Laws of the network: identity, hidden points, packing, invariance, the start."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfm_jax import models
+from lfm_jax.config import ModelConfig
+from lfm_jax.data.mixture import pack
+from lfm_jax.errors import LfmError
+from lfm_jax.models.encodings import ENCODINGS, correspondence
+from lfm_jax.types import Observation, Skeleton
+
+COUNTS = (9, 6, 12)
+WIDEST = max(COUNTS)
+SKELETONS = tuple(
+    Skeleton(
+        f"toy_{n}",
+        tuple(f"k{i}" for i in range(n)),
+        tuple((i, i + 1) for i in range(n - 1)),
+    )
+    for n in COUNTS
+)
+SMALL = ModelConfig(width=16, layers=2, heads=2, bases=0)
+
+
+def observation(categories=(0, 1, 2, 0), seed=0, hide=0.2):
+    random = np.random.default_rng(seed)
+    category = np.array(categories, np.int32)
+    present = np.arange(WIDEST) < np.array(COUNTS)[category, None]
+    points = random.normal(size=(len(category), WIDEST, 2)).astype(np.float32)
+    observed = present & (random.random(present.shape) >= hide)
+    return Observation(
+        jnp.asarray(points),
+        jnp.asarray(observed),
+        jnp.asarray(present),
+        jnp.asarray(category),
+    )
+
+
+def start(bases=2):
+    random = np.random.default_rng(1)
+    shapes = random.normal(size=(len(COUNTS), bases + 1, WIDEST, 3)).astype(np.float32)
+    return models.Start(shapes, np.full(len(COUNTS), 0.05, np.float32))
+
+
+def build(config=SMALL, begin=None, seed=0):
+    """A network whose head and attention are not at their zero start."""
+    model = models.build(config, SKELETONS, begin)
+    params = model.init(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    stirred = [
+        leaf + 0.2 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return model, jax.tree.unflatten(tree, stirred)
+
+
+def permuted(seen, order):
+    return dataclasses.replace(
+        seen, points2d=seen.points2d[:, order], observed=seen.observed[:, order]
+    )
+
+
+def one_category(seed=0):
+    return observation((2, 2), seed)  # 12 keypoints: every column is present
+
+
+class TestIdentity:
+    order = np.random.default_rng(3).permutation(WIDEST)
+
+    def commutes(self, config):
+        model, params = build(config)
+        seen = one_category()
+        one = model.apply(params, seen)[:, self.order]
+        other = model.apply(params, permuted(seen, self.order))
+        return float(jnp.abs(one - other).max())
+
+    def test_without_encoding_the_network_commutes_with_permutations(self):
+        assert self.commutes(dataclasses.replace(SMALL, injection="none")) < 1e-4
+
+    @pytest.mark.parametrize("injection", ["input", "first_last", "every_2", "every"])
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_with_an_encoding_it_does_not(self, injection, encoding):
+        config = dataclasses.replace(SMALL, injection=injection, encoding=encoding)
+        assert self.commutes(config) > 1e-2
+
+    def test_injecting_values_changes_the_network(self):
+        values = dataclasses.replace(SMALL, inject_values=True)
+        one, other = (build(c) for c in (SMALL, values))
+        seen = observation()
+        difference = one[0].apply(one[1], seen) - other[0].apply(other[1], seen)
+        assert float(jnp.abs(difference).max()) > 1e-3
+
+
+@pytest.mark.parametrize("begin", [None, start()], ids=["bare", "factorized"])
+class TestMasks:
+    def test_hidden_and_padded_points_never_influence_the_output(self, begin):
+        model, params = build(begin=begin)
+        seen = observation()
+        garbage = jnp.where(seen.observed[..., None], seen.points2d, jnp.nan)
+        dirty = dataclasses.replace(seen, points2d=garbage)
+        np.testing.assert_array_equal(
+            model.apply(params, seen), model.apply(params, dirty)
+        )
+
+    def test_hidden_points_are_predicted_and_absent_ones_are_zero(self, begin):
+        model, params = build(begin=begin)
+        seen = observation(hide=0.4)
+        shape = np.asarray(model.apply(params, seen))
+        present = np.asarray(seen.annotated)
+        assert (np.abs(shape[present]).sum(-1) > 0).all()
+        np.testing.assert_array_equal(shape[~present], 0.0)
+        np.testing.assert_allclose(shape.sum(1), 0.0, atol=1e-4)
+
+    def test_packing_does_not_change_the_result(self, begin):
+        model, params = build(begin=begin)
+        seen = observation()
+        packing = pack([COUNTS[c] for c in np.asarray(seen.category)], 24)
+        np.testing.assert_allclose(
+            model.apply(params, seen, jax.tree.map(jnp.asarray, packing)),
+            model.apply(params, seen),
+            atol=1e-4,
+        )
+
+    def test_a_shape_does_not_depend_on_the_rest_of_the_batch(self, begin):
+        model, params = build(begin=begin)
+        seen = observation()
+        alone = jax.tree.map(lambda leaf: leaf[1:2], seen)
+        np.testing.assert_allclose(
+            model.apply(params, seen)[1:2], model.apply(params, alone), atol=1e-4
+        )
+
+    def test_gradients_are_finite_with_nothing_observed(self, begin):
+        model, params = build(begin=begin)
+        seen = observation()
+        blind = dataclasses.replace(seen, observed=jnp.zeros_like(seen.observed))
+
+        def loss(p):
+            return jnp.sum(jnp.square(model.apply(p, blind)))
+
+        for leaf in jax.tree.leaves(jax.grad(loss)(params)):
+            assert np.isfinite(leaf).all()
+
+
+class TestStart:
+    def test_training_begins_at_the_factorized_shape(self):
+        """The head starts at zero: the shape of a frame lies in mean + bases."""
+        begin = start()
+        model = models.build(SMALL, SKELETONS, begin)
+        seen = one_category()
+        shape = np.asarray(model.apply(model.init(jax.random.key(0)), seen))
+        span = begin.shapes[2] - begin.shapes[2].mean(1, keepdims=True)
+        off = (shape - span[0]).reshape(2, -1).T
+        _, residual, *_ = np.linalg.lstsq(span[1:].reshape(2, -1).T, off, rcond=None)
+        assert residual.max() < 1e-6
+
+    def test_prediction_is_invariant_to_in_plane_rotation(self):
+        model, params = build(begin=start())
+        seen = observation()
+        angle = 0.7
+        turn = jnp.array(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        )
+        turned = dataclasses.replace(seen, points2d=seen.points2d @ turn.T)
+        np.testing.assert_allclose(
+            model.apply(params, seen), model.apply(params, turned), atol=2e-2
+        )
+
+
+class TestEncodings:
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_every_keypoint_has_its_own_code(self, encoding):
+        table = correspondence(encoding, SKELETONS, 32, 2.5)
+        for c, count in enumerate(COUNTS):
+            gaps = np.linalg.norm(
+                table[c, :count, None] - table[c, None, :count], axis=-1
+            )
+            assert gaps[~np.eye(count, dtype=bool)].min() > 0.05
+            assert not table[c, count:].any()
+
+    def test_rff_frequencies_are_gaussian_quantiles(self):
+        """erfinv puts them at the quantiles of a normal of deviation sigma / sqrt 2."""
+        table = correspondence("rff", SKELETONS[:1], 512, 1.0)
+        omega = np.arctan2(table[0, 1, 256:], table[0, 1, :256])
+        inside = omega[np.arange(256) < 240]
+        np.testing.assert_allclose(np.std(np.r_[inside, -inside]), 0.707, atol=0.1)
+
+    def test_laplacian_without_edges_is_an_error(self):
+        bare = (dataclasses.replace(SKELETONS[0], edges=()),)
+        with pytest.raises(LfmError, match="edges"):
+            correspondence("laplacian", bare, 16, 1.0)
+
+    def test_only_learned_adds_parameters(self):
+        sizes = {}
+        for encoding in ENCODINGS:
+            config = dataclasses.replace(SMALL, encoding=encoding)
+            params = models.build(config, SKELETONS).init(jax.random.key(0))
+            sizes[encoding] = sum(leaf.size for leaf in jax.tree.leaves(params))
+        extra = len(COUNTS) * WIDEST * SMALL.width
+        assert sizes["learned"] == sizes["rff"] + extra
+        assert sizes["sinusoid"] == sizes["laplacian"] == sizes["rff"]
+
+    @pytest.mark.parametrize("field", ["encoding", "injection"])
+    def test_a_setting_that_names_nothing_is_an_error(self, field):
+        with pytest.raises(LfmError, match="choose one of"):
+            models.build(dataclasses.replace(SMALL, **{field: "nope"}), SKELETONS)

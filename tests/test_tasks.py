@@ -1,0 +1,187 @@
+"""Laws of the 2D-only objective and of the training step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lfm_jax import losses, models, tasks
+from lfm_jax.config import ObjectiveConfig
+from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.train.step import init_state, make_train_step
+from lfm_jax.types import Labelled, Observation
+
+B, N = 6, 10
+
+
+def truth(seed=0):
+    shape = np.random.default_rng(seed).normal(size=(N, 3)).astype(np.float32)
+    r = np.asarray(random_rotation(jax.random.key(seed), (B,)))
+    return np.einsum("bij,nj->bni", r, shape - shape.mean(0))
+
+
+def observation(points, hide=0):
+    observed = jnp.broadcast_to(jnp.arange(N) >= hide, (B, N))
+    return Observation(
+        jnp.asarray(points[..., :2]),
+        observed,
+        jnp.ones((B, N), bool),
+        jnp.zeros(B, jnp.int32),
+    )
+
+
+def flat(params, seen, packing=None):
+    """Y = (x, y, 0): what a network finds when nothing else is asked."""
+    return jnp.concatenate([seen.points2d, jnp.zeros((B, N, 1))], axis=-1)
+
+
+def evaluate(apply, seen, **kwargs):
+    config = dataclasses.replace(ObjectiveConfig(hide=0.0), **kwargs)
+    task = tasks.lfm2d_task(config)
+    return task.loss(apply, None, seen, None, jax.random.key(0))
+
+
+class TestObjective:
+    def test_a_flat_prediction_has_no_2d_loss_but_a_view_loss(self):
+        terms = evaluate(flat, observation(truth()))
+        np.testing.assert_allclose(terms["loss_2d"], 0.0, atol=1e-6)
+        assert (np.asarray(terms["loss_view"]) > 0.1).all()
+
+    def test_the_true_rigid_shape_has_neither(self):
+        points = truth()
+        shape = jnp.asarray(points[0])
+
+        def apply(params, seen, packing=None):
+            return jnp.broadcast_to(shape, (B, N, 3))
+
+        terms = evaluate(apply, observation(points))
+        np.testing.assert_allclose(terms["loss_2d"], 0.0, atol=1e-5)
+        np.testing.assert_allclose(terms["loss_view"], 0.0, atol=1e-3)
+
+    def test_envelope_gradient_is_that_of_the_minimised_loss(self):
+        """The pose is a constant, and still the gradient is exact."""
+        random = np.random.default_rng(0)
+        points, shape = truth(), random.normal(size=(B, N, 3)).astype(np.float32)
+        seen, _, _ = tasks.normalise(observation(points))
+
+        def loss(y):
+            camera = fit_pose(y, seen.points2d, seen.annotated, refinements=60)
+            image = apply_pose(camera, y)[..., :2]
+            return jnp.sum(losses.mean_squared(image, seen.points2d, seen.annotated))
+
+        direction = random.normal(size=shape.shape).astype(np.float32)
+        slope = float(jnp.sum(jax.grad(loss)(jnp.asarray(shape)) * direction))
+        h = 3e-3
+        above, below = (loss(jnp.asarray(shape + s * h * direction)) for s in (1, -1))
+        np.testing.assert_allclose(slope, float(above - below) / (2 * h), rtol=2e-2)
+
+    def test_hidden_points_enter_no_loss_through_their_values(self):
+        """Annotated points that are hidden count in L_2d, never in L_view."""
+        points = truth()
+        seen = observation(points, hide=3)
+        unannotated = dataclasses.replace(seen, annotated=seen.observed)
+        moved = points.copy()
+        moved[:, :3] += 5.0
+        other = dataclasses.replace(unannotated, points2d=jnp.asarray(moved[..., :2]))
+        one, two = evaluate(flat, unannotated), evaluate(flat, other)
+        np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-5)
+        np.testing.assert_allclose(
+            evaluate(flat, seen)["loss_view"], one["loss_view"], rtol=1e-5
+        )
+
+    def test_units_and_place_of_the_input_do_not_matter(self):
+        points = truth()
+        one = evaluate(flat, observation(points))
+        two = evaluate(flat, observation(250.0 * points + 700.0))
+        np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-2, atol=1e-4)
+
+    def test_3d_truth_cannot_reach_the_objective(self):
+        """A labelled batch has no field that the objective reads."""
+        labelled = Labelled(
+            observation(truth()), jnp.zeros((B, N, 3)), jnp.ones((B, N), bool)
+        )
+        with pytest.raises(Exception, match="observed|points2d|Observation"):
+            evaluate(flat, labelled)
+
+
+class TestLift:
+    def test_keeps_what_was_observed_and_flips_only_depth(self):
+        points = truth()
+        seen = observation(40.0 * points + 3.0, hide=2)
+
+        def apply(params, normal, packing=None):
+            return jnp.broadcast_to(jnp.asarray(points[0]), (B, N, 3))
+
+        plus, minus = (
+            tasks.lift(apply, None, seen, sign * jnp.ones(B)) for sign in (1.0, -1.0)
+        )
+        observed = np.asarray(seen.observed)
+        np.testing.assert_array_equal(
+            np.asarray(plus.lifted)[observed][:, :2],
+            np.asarray(seen.points2d)[observed],
+        )
+        np.testing.assert_allclose(plus.posed[..., :2], minus.posed[..., :2], atol=1e-3)
+        np.testing.assert_allclose(plus.posed[..., 2], -minus.posed[..., 2], atol=1e-3)
+        for found in (plus, minus):
+            np.testing.assert_allclose(
+                apply_pose(found.pose, found.canonical), found.posed, atol=1e-3
+            )
+            np.testing.assert_allclose(
+                np.linalg.det(found.pose.rotation), 1.0, atol=1e-4
+            )
+        np.testing.assert_allclose(
+            plus.lifted[..., 2] - plus.lifted[..., 2].mean(1, keepdims=True),
+            40.0 * (points[..., 2] - points[..., 2].mean(1, keepdims=True)),
+            atol=0.3,
+        )
+
+
+def linear_model():
+    """A toy model: one shape, the same for all."""
+    return models.Model(
+        init=lambda key: {"shape": 0.1 * jax.random.normal(key, (N, 3))},
+        apply=lambda params, seen, packing=None: jnp.broadcast_to(
+            params["shape"], (B, N, 3)
+        ),
+    )
+
+
+class TestStep:
+    def make(self):
+        model, tx = linear_model(), optax.sgd(0.1)
+        step = make_train_step(model, tasks.lfm2d_task(ObjectiveConfig()), tx)
+        return jax.jit(step), init_state(model, tx, jax.random.key(0), 1)
+
+    def test_learns_a_rigid_shape_from_2d_alone(self):
+        step, state = self.make()
+        batch = (observation(truth()), None)
+        first = step(state, batch)[1]["loss_2d"]
+        for _ in range(200):
+            state, scalars = step(state, batch)
+        assert float(scalars["loss_2d"]) < 0.05 * float(first)
+
+    def test_a_bad_batch_is_skipped_counted_and_leaves_no_trace(self):
+        step, state = self.make()
+        good = observation(truth())
+        bad = dataclasses.replace(good, points2d=good.points2d.at[0, 0, 0].set(jnp.inf))
+        after, scalars = step(state, (bad, None))
+        assert not bool(scalars["finite"])
+        assert int(after.step) == 1
+        for a, b in zip(
+            jax.tree.leaves((state.params, state.averaged, state.opt_state)),
+            jax.tree.leaves((after.params, after.averaged, after.opt_state)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+    def test_randomness_is_a_function_of_seed_and_step_alone(self):
+        step, state = self.make()
+        batch = (observation(truth()), None)
+        again = step(state, batch)[1]["loss"]
+        np.testing.assert_array_equal(step(state, batch)[1]["loss"], again)
+        later = dataclasses.replace(state, step=state.step + 1)
+        assert float(step(later, batch)[1]["loss"]) != float(again)
