@@ -1,4 +1,4 @@
-"""Where a trained model meets any number of frames: pads, cuts in chunks, compiles once.
+"""Where a trained model meets any number of frames: pads, cuts, compiles once.
 
 Host side, NumPy in and out. Evaluation and serving both lift through here.
 """

@@ -39,7 +39,7 @@ def misfit(shape, truth):
 
 
 def depth_error(found, posed):
-    """Median over frames of the depth error over the depth's size, mirror chosen once."""
+    """Median over frames of relative depth error, the mirror chosen once."""
     count = len(posed)
     points = jnp.asarray(posed[..., :2], jnp.float32)
     size = jnp.sqrt(jnp.mean(jnp.sum(points**2, -1), 1))[:, None, None]

@@ -241,7 +241,7 @@ class TestDeformable:
         found, camera = deformable.fit_low_rank(stacked, noise, image, mask, rounds=40)
         shape = deformable.deform(stacked, found)
         error = image_error(camera, shape, image, mask)
-        # alternation from the mean finds nearly all; a few frames end in another optimum
+        # alternation from the mean finds nearly all; a few end in another optimum
         assert np.median(error) < 1e-2
         assert np.median(np.abs(np.asarray(found) - codes)) < 0.05
 

@@ -125,25 +125,23 @@ def test_stopping_and_going_on_changes_no_bit(config, whole, tmp_path, monkeypat
     assert results.numbers == whole[1].numbers
 
 
-def test_a_finished_run_is_not_trained_again(config, whole):
+@pytest.mark.parametrize("mode", ["train_and_eval", "eval"])
+def test_a_finished_run_is_only_evaluated_again(config, whole, mode):
     workdir, results = whole
-    before = bits(standing(config, workdir))
-    again = loop.train_and_evaluate(config, str(workdir))
+    checkpoints = sorted((workdir / "checkpoints").iterdir())
+    lines = (workdir / "metrics.jsonl").read_text()
+    again = loop.train_and_evaluate(config, str(workdir), mode)
     assert again.numbers == results.numbers
-    assert bits(standing(config, workdir)) == before
+    assert sorted((workdir / "checkpoints").iterdir()) == checkpoints
+    assert (workdir / "metrics.jsonl").read_text() == lines
 
 
-def test_evaluation_alone_gives_the_same_numbers(config, whole):
-    workdir, results = whole
-    alone = loop.train_and_evaluate(config, str(workdir), "eval")
-    assert alone.numbers == results.numbers
-
-
-def test_the_seed_changes_the_run(config, whole, tmp_path):
-    other = dataclasses.replace(config, seed=1)
-    assert loop.train_and_evaluate(other, str(tmp_path), "train") is None
-    assert bits(standing(other, tmp_path)) != bits(standing(config, whole[0]))
-    assert not (tmp_path / "eval.json").exists()
+def test_the_seed_changes_the_weights_and_the_batches(config, tmp_path):
+    one, other = (
+        loop.build(dataclasses.replace(config, seed=seed), tmp_path) for seed in (0, 1)
+    )
+    assert bits(one.init().params) != bits(other.init().params)
+    assert bits(next(iter(one.batches))) != bits(next(iter(other.batches)))
 
 
 def test_another_config_is_refused_with_the_difference(config, whole):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from lfm_jax import models
 from lfm_jax.config import ModelConfig
@@ -184,11 +185,15 @@ class TestEncodings:
             assert not table[c, count:].any()
 
     def test_rff_frequencies_are_gaussian_quantiles(self):
-        """erfinv puts them at the quantiles of a normal of deviation sigma / sqrt 2."""
+        """erfinv puts them at the quantiles of a half normal of deviation 1/sqrt 2.
+
+        The phase at j = 1 is omega itself while it stays below pi.
+        """
         table = correspondence("rff", SKELETONS[:1], 512, 1.0)
         omega = np.arctan2(table[0, 1, 256:], table[0, 1, :256])
-        inside = omega[np.arange(256) < 240]
-        np.testing.assert_allclose(np.std(np.r_[inside, -inside]), 0.707, atol=0.1)
+        share = (2 * np.arange(1, 257) - 1) / 512
+        expected = scipy.stats.norm(scale=np.sqrt(0.5)).ppf(0.5 + share / 2)
+        np.testing.assert_allclose(omega, expected, atol=1e-3)
 
     def test_laplacian_without_edges_is_an_error(self):
         bare = (dataclasses.replace(SKELETONS[0], edges=()),)

@@ -126,8 +126,9 @@ def posterior(
 ) -> tuple[Float[ArrayLike, "*b k"], Float[ArrayLike, "*b k k"]]:
     """Gaussian posterior of the coefficients at a known pose.
 
-    With A the images of the bases, the mean is (A^T A + noise I)^-1 A^T (x - s P R mean)
-    and the covariance noise (A^T A + noise I)^-1.
+    With A the images of the bases, the mean is
+    (A^T A + noise I)^-1 A^T (x - s P R mean), and the covariance
+    noise (A^T A + noise I)^-1.
     """
     camera = scale[..., None, None] * rotation[..., :2, :]
     half = einsum("...ai,...kilj->...aklj", camera, moment.shapes)

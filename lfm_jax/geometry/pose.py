@@ -108,7 +108,7 @@ def _explained(rotation, gram, cross):
 
 
 def _refine(rotation, gram, cross):
-    """One damped Gauss-Newton step R <- R exp(w), kept where the error does not rise."""
+    """One damped Gauss-Newton step R <- R exp(w), kept where it does no harm."""
     fit, power = _fit_and_power(rotation, gram, cross)
     scale = numerics.safe_divide(jnp.maximum(fit, 0.0), power)[..., None, None]
     q = jnp.swapaxes(rotation[..., :2, :], -1, -2)

@@ -29,7 +29,7 @@ def injected(injection: str, layer: int, layers: int) -> bool:
 def to_rows(
     values: Float[ArrayLike, "b n d"], packing: Packing | None
 ) -> Float[ArrayLike, "r l d"]:
-    """Lays the keypoints of a padded batch out in rows; without packing, as they are."""
+    """Lays the keypoints of a padded batch out in rows; unpacked, as they are."""
     if packing is None:
         return values
     flat = values.reshape(-1, values.shape[-1])

@@ -1,6 +1,8 @@
 """2D-LFM: a transformer over keypoint tokens that predicts a canonical shape.
 
-    z0 = W f + TPE(x) + e_c (+ Phi);  L blocks with Phi in queries and keys;  Y = Y0 + head(z)
+    z0 = W f + TPE(x) + e_c (+ Phi)
+    L blocks with Phi in queries and keys
+    Y  = Y0 + head(z)
 
 Y0 is the *start*: for every category a mean shape, deformation bases and an image
 noise, factorized from 2D alone and trainable (`classical.factorization`). Given an
@@ -36,7 +38,6 @@ from lfm_jax.models.attention import (
 from lfm_jax.models.encodings import token_encoding
 from lfm_jax.numerics import einsum, keep, masked_mean
 from lfm_jax.types import Observation, Packing
-
 
 DEVIATIONS = 5.0  # standard deviations of the image noise in a unit output
 

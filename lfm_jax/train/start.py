@@ -5,6 +5,7 @@ directory; a resumed run reads the very same numbers.
 """
 
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -36,11 +37,13 @@ class Factorized:
     start: Start
 
 
-def factorized(training: TrainingData, bases: int, workdir: pathlib.Path) -> Factorized:
+def factorized(
+    training: TrainingData, bases: int, seed: int, workdir: pathlib.Path
+) -> Factorized:
     """Reads the factorization of a run, or makes and keeps it."""
     path = workdir / FILENAME
     if not path.exists():
-        _write(path, _factorize(training, bases))
+        _write(path, _factorize(training, bases, seed))
     return read_factorized(path)
 
 
@@ -61,19 +64,22 @@ def read_factorized(path: pathlib.Path) -> Factorized:
         ) from error
 
 
-def _factorize(training: TrainingData, bases: int) -> dict[str, np.ndarray]:
+def _factorize(training: TrainingData, bases: int, seed: int) -> dict[str, np.ndarray]:
     """All categories; the arrays of the file."""
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
     total, rows = len(training.skeletons), []
     for skeleton, seen in zip(training.skeletons, training.observations, strict=True):
-        rows.append(_category(seen.points2d, seen.annotated, bases, width))
+        rows.append(_category(seen, bases, seed, width))
         _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), total)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _category(points2d, mask, bases, width):
-    rigid = factorize(points2d, mask, 0, width=width)
-    fit = factorize(points2d, mask, bases, width=width) if bases else rigid
+def _category(seen, bases, seed, width):
+    fit = functools.partial(
+        factorize, seen.points2d, seen.annotated, width=width, seed=seed
+    )
+    rigid = fit(0)
+    deformable = fit(bases) if bases else rigid
 
     def pad(shapes, size):
         missing = size - shapes.shape[0], width - shapes.shape[1]
@@ -82,8 +88,8 @@ def _category(points2d, mask, bases, width):
 
     return {
         "rigid": pad(rigid.shapes, 1)[0],
-        "shapes": pad(fit.shapes, bases + 1),
-        "noise": np.float32(fit.noise),
+        "shapes": pad(deformable.shapes, bases + 1),
+        "noise": np.float32(deformable.noise),
     }
 
 

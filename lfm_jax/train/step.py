@@ -12,7 +12,7 @@ from lfm_jax.models import Model
 from lfm_jax.tasks import Task
 from lfm_jax.types import Observation, Packing, TrainState
 
-Batch = tuple[Observation, Packing]
+Batch = tuple[Observation, Packing | None]
 
 
 def init_state(
