@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 
 import jax
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Float, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from lfm_jax.errors import LfmError
@@ -139,7 +140,7 @@ class Weights:
 
     step: int
     params: PyTree
-    depth_sign: Float[Array, "c"]
+    depth_sign: Float[np.ndarray, "c"]
 
 
 def read_weights(directory: pathlib.Path) -> Weights:
@@ -165,7 +166,7 @@ def read_weights(directory: pathlib.Path) -> Weights:
             saved[name],
         )
     loaded = ocp.load(path, wanted, checkpointable_name="state")
-    return Weights(max(steps), loaded["averaged"], loaded["depth_sign"])
+    return Weights(max(steps), loaded["averaged"], np.asarray(loaded["depth_sign"]))
 
 
 # ----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class ModelConfig:
     injection: str = "every"
     inject_values: bool = False
     sigma: float = 2.5
-    bases: int = 0
+    bases: int = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +102,11 @@ class TrainConfig:
         log_every, validate_every, checkpoint_every: in steps.
     """
 
-    steps: int = 2000
+    steps: int = 500
     per_category: int = 3
     log_every: int = 20
-    validate_every: int = 500
-    checkpoint_every: int = 500
+    validate_every: int = 100
+    checkpoint_every: int = 100
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,12 +150,13 @@ def _relift(apply, params, normal, turned, packing, key, config):
     seen = dataclasses.replace(
         normal, points2d=turned[..., :2], annotated=normal.observed
     )
-    again, size, middle = normalise(_hide(key, seen, config.hide))
+    again, size, _ = normalise(_hide(key, seen, config.hide))
     canonical = apply(params, again, packing)
     pose = fit_pose(canonical, again.points2d, again.observed)
     posed = apply_pose(pose, canonical)
-    target = turned / size[:, None, None]
-    return losses.centred_mean_squared(posed, target, normal.observed)
+    # in the first view's scale: an end-on view is small, and would count the most
+    posed = posed * size[:, None, None]
+    return losses.centred_mean_squared(posed, turned, normal.observed)
 
 
 def _hide(key: Key[Array, ""], observation: Observation, share: float) -> Observation:

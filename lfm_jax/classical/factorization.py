@@ -36,7 +36,7 @@ from lfm_jax.geometry.deformable import (
 )
 from lfm_jax.numerics import einsum
 
-NOISE_FLOOR = 1e-4  # variance; keypoints are not better than 1 % of the object
+NOISE_FLOOR = 1e-3  # variance; keypoints are good to 3 % of the object, not better
 SEARCH_FRAMES, FRAMES = 256, 1024  # frames used to choose a start, and to fit it
 # A frame of n points has 2 n image coordinates, 4 of which go to the pose: more bases
 # than a third of the points explain any 2D, also by a wrong pose.

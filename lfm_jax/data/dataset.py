@@ -22,7 +22,6 @@ from jaxtyping import Int
 from lfm_jax.config import DataConfig
 from lfm_jax.data import archive, split, views
 from lfm_jax.data.archive import Category
-from lfm_jax.data.builders.keypoint_archive import keypoint_archive_dataset_builder
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Labelled, Observation, Skeleton
 
@@ -205,6 +204,9 @@ def _through_tfds(training: TrainingData, folder: pathlib.Path) -> TrainingData:
     It is keyed by a fingerprint of all that is in it, so that a changed archive, camera
     or split is prepared anew; what is read back must have that fingerprint too.
     """
+    # Only training needs TFDS; whoever lifts imports this room without it.
+    from lfm_jax.data.builders.keypoint_archive import keypoint_archive_dataset_builder
+
     fingerprint = _fingerprint(training)
     folder = folder / fingerprint
     try:

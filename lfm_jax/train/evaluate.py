@@ -15,6 +15,9 @@ The yardsticks, and what they are compared with:
     mean_shape_lifted   the same posed to the observed 2D, xy kept        lifted
     rigid               one shape fitted to the training 2D alone         canonical
     rigid_lifted        the same posed to the observed 2D, xy kept        lifted
+    start               factorized deformable shape that training begins  canonical
+                        with, 2D alone: what the network did not do
+    start_lifted        the same, observed xy kept                        lifted
 
 2D cannot tell a shape from its mirror image in depth, so each of them, and ours, gets
 one sign per category, the one with the lower validation error of `lifted`.
@@ -50,6 +53,7 @@ def evaluate(
     evaluation: EvaluationData,
     rigid_shapes: Sequence[np.ndarray],
     *,
+    start: Predict | None = None,
     split: str = "test",
 ) -> dict:
     """Scores a model and its yardsticks.
@@ -61,6 +65,7 @@ def evaluate(
         evaluation: a category without 3D truth holds observations;
             it is scored by reprojection alone and its depth sign is undetermined.
         rigid_shapes: per category the shape [n 3] fitted to its training 2D alone.
+        start: lifts as the model did before its first step, with the same signs.
         split: which frames are scored: "test", "validation" or "train".
 
     Returns:
@@ -80,6 +85,10 @@ def evaluate(
     scores = _chunked(_score, frames, canonical, posed, lifted)
     scores |= _score_shapes("mean_shape", _mean_shapes(library), frames, validation)
     scores |= _score_shapes("rigid", rigid, frames, validation)
+    if start is not None:
+        before = _chunked(_score, frames, *_lift_all(start, records, width))
+        scores["ne_start"] = before["ne_canonical"]
+        scores["ne_start_lifted"] = before["ne_lifted"]
 
     entries = {}
     for index, skeleton in enumerate(training.skeletons):
@@ -340,7 +349,8 @@ def _short(value) -> float:
 VARIANCE = "shape_variance_ratio"
 IN_MEAN = (
     *("ne_lifted", "ne_canonical", "ne_flat", "ne_mean_shape", "ne_mean_shape_lifted"),
-    *("ne_rigid", "ne_rigid_lifted", "nearest_train", "reprojection"),
+    *("ne_rigid", "ne_rigid_lifted", "ne_start", "ne_start_lifted"),
+    *("nearest_train", "reprojection"),
 )
 
 
@@ -370,9 +380,11 @@ COLUMNS = (
     ("flat", 8, "ne_flat"),
     ("rigid", 6, "ne_rigid_lifted"),
     ("mean*", 6, "ne_mean_shape_lifted"),
+    ("start", 6, "ne_start_lifted"),
     ("OURS", 6, "ne_lifted"),
     ("rigid", 8, "ne_rigid"),
     ("mean*", 6, "ne_mean_shape"),
+    ("start", 6, "ne_start"),
     ("OURS", 6, "ne_canonical"),
     ("var", 8, VARIANCE),
     ("near*", 6, "nearest_train"),
@@ -385,7 +397,7 @@ def results_table(eval_json: dict) -> str:
     """eval.json as plain text: every yardstick, per category and in the mean."""
     entries = eval_json["categories"]
     head = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
-    groups = f"{'lifted':>{40 + 26}}{'canonical':>20}"
+    groups = f"{'lifted':>{40 + 32}}{'canonical':>26}"
     lines = [groups, f"{'category':28}{'points':>6}{'test':>6}{head}"]
     rule = "-" * len(lines[-1])
     lines.append(rule)

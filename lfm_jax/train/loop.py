@@ -339,9 +339,9 @@ def _stop_request() -> Iterator[list[int]]:
 
 def settle(built: Built, last: Standing, checkpoints: Checkpoints) -> TrainState:
     """Chooses the depth signs on validation, and saves them with the final state."""
-    signs = choose_depth_sign(
-        _predict(built, last.state, None), built.dataset.evaluation
-    )
+    evaluation = built.dataset.evaluation
+    unsigned = np.ones(len(evaluation.validation), np.float32)
+    signs = choose_depth_sign(_predict(built, last.state, unsigned), evaluation)
     signs = jax.device_put(signs, sharding.replicated(built.mesh))
     state = dataclasses.replace(last.state, depth_sign=signs)
     checkpoints.save(last.step, state, last.batches)
@@ -368,8 +368,9 @@ class Results:
 def finish(built: Built, state: TrainState) -> Results:
     """Evaluates on the test split, writes eval.json and prints the table."""
     training, evaluation = built.dataset.training, built.dataset.evaluation
-    predict = _predict(built, state, state.depth_sign)
-    scores = evaluate(predict, training, evaluation, built.rigid)
+    predict = _predict(built, state, np.asarray(state.depth_sign))
+    start = _predict(built, built.init(), np.asarray(state.depth_sign))
+    scores = evaluate(predict, training, evaluation, built.rigid, start=start)
     numbers = {
         "step": int(state.step),
         "split": "test",
@@ -383,8 +384,6 @@ def finish(built: Built, state: TrainState) -> Results:
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
 
 
-def _predict(built: Built, state: TrainState, signs) -> Callable:
+def _predict(built: Built, state: TrainState, signs: np.ndarray) -> Callable:
     skeletons = built.dataset.training.skeletons
-    if signs is None:
-        signs = np.ones(len(skeletons), np.float32)
     return make_predict(built.model, state.averaged, signs, skeletons)

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +21,17 @@ from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
 
 FILENAME = "factorization.npz"
+
+# What NumPy raises on a file that is missing or not what it was.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +69,7 @@ def read_factorized(path: pathlib.Path) -> Factorized:
         with np.load(path, allow_pickle=False) as arrays:
             start = Start(arrays["shapes"], arrays["noise"])
             return Factorized(arrays["rigid"], start)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise LfmError(
             f"{path} does not hold the factorization of a run ({error}); remove it and "
             "run the training command again."
