@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
+from lfm_jax.geometry import rotations
 from lfm_jax.geometry.pose import pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
@@ -69,6 +70,9 @@ def fit_low_rank(
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose, by alternation from the mean shape.
 
+    Two starts are tried, the pose of the mean shape and the one that explains its
+    mirror image in depth best; the more probable result is kept.
+
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
         noise: variance of an image coordinate, in the units of `points2d` squared.
@@ -81,9 +85,11 @@ def fit_low_rank(
     """
     shapes, noise, points2d = jax.lax.stop_gradient((shapes, noise, points2d))
     moment = moments(shapes, points2d, mask)
-    scale, rotation = pose_from_moments(
-        moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :], None, 5
-    )
+    gram, cross = moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :]
+    scale, rotation = pose_from_moments(gram, cross, None, 5)
+    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), shapes.dtype)
+    if none.shape[-1] == 0:
+        rounds = 0
 
     def alternate(_, carry):
         _, scale, rotation = carry
@@ -91,16 +97,48 @@ def fit_low_rank(
         scale, rotation = refine_pose(moment, coefficients, rotation)
         return coefficients, scale, rotation
 
-    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), shapes.dtype)
-    rounds = rounds if none.shape[-1] else 0
-    coefficients, scale, rotation = jax.lax.fori_loop(
-        0, rounds, alternate, (none, scale, rotation)
+    def run(rotation):
+        scale, rotation = pose_from_moments(gram, cross, rotation, 2)
+        found = jax.lax.fori_loop(0, rounds, alternate, (none, scale, rotation))
+        return found, _log_posterior(moment, noise, *found)
+
+    mirror = jnp.array([1.0, 1.0, -1.0], shapes.dtype)
+    mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, gram)
+    starts = jnp.stack([rotation, rotations.nearest_rotation(mirrored)])
+    found, probability = jax.vmap(run)(starts)
+    second = probability[1] > probability[0]
+    coefficients, scale, rotation = jax.tree.map(
+        lambda leaf: _where(second, leaf[1], leaf[0]), found
     )
     shape_mean = numerics.masked_mean(deform(shapes, coefficients), mask)
     moved = einsum("...ij,...j->...i", rotation[..., :2, :], shape_mean)
     image_mean = numerics.masked_mean(points2d, mask)
     pose = Pose(scale, rotation, image_mean - scale[..., None] * moved)
     return coefficients, pose
+
+
+def _where(condition, one, other):
+    shape = condition.shape + (1,) * (one.ndim - condition.ndim)
+    return jnp.where(condition.reshape(shape), one, other)
+
+
+def _log_posterior(moment, noise, coefficients, scale, rotation):
+    """Log-probability of coefficients and pose given the 2D, up to what all share."""
+    gram, cross = _weighted(moment, coefficients)
+    camera = scale[..., None, None] * rotation[..., :2, :]
+    image = einsum("...ai,...ij,...aj->...", camera, gram, camera)
+    fit = einsum("...ai,...ia->...", camera, cross)
+    prior = jnp.sum(jnp.square(coefficients), axis=-1)
+    return -0.5 * ((image - 2.0 * fit) / noise + prior)
+
+
+def _weighted(moment, coefficients):
+    """Gram and cross moments of the shape that the coefficients make."""
+    one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
+    weights = jnp.concatenate([one, coefficients], axis=-1)
+    half = einsum("...k,...kilj->...ilj", weights, moment.shapes)
+    gram = einsum("...l,...ilj->...ij", weights, half)
+    return gram, einsum("...k,...kia->...ia", weights, moment.cross)
 
 
 def refine_pose(
@@ -110,11 +148,7 @@ def refine_pose(
     refinements: int = 2,
 ) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
     """Scale and rotation for known coefficients, from a rotation near by."""
-    one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
-    weights = jnp.concatenate([one, coefficients], axis=-1)
-    half = einsum("...k,...kilj->...ilj", weights, moment.shapes)
-    gram = einsum("...l,...ilj->...ij", weights, half)
-    cross = einsum("...k,...kia->...ia", weights, moment.cross)
+    gram, cross = _weighted(moment, coefficients)
     return pose_from_moments(gram, cross, rotation, refinements)
 
 
