@@ -85,7 +85,7 @@ class OptimConfig:
         average: decay of the moving average of the weights.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup: float = 0.05
     weight_decay: float = 1e-4
     clip: float = 1.0
@@ -102,7 +102,7 @@ class TrainConfig:
         log_every, validate_every, checkpoint_every: in steps.
     """
 
-    steps: int = 500
+    steps: int = 200
     per_category: int = 3
     log_every: int = 20
     validate_every: int = 100

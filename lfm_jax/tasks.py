@@ -111,7 +111,7 @@ def lfm2d_task(config: ObjectiveConfig) -> Task:
         normal, _, _ = normalise(hidden)
         posed, loss_2d = _explain(apply, params, normal, packing)
         shape = complete(normal.points2d, posed, normal.observed)
-        shape = jax.lax.stop_gradient(centre(shape, normal.observed))
+        shape = centre(shape, normal.observed)
         rotation = random_rotation(keys[1], shape.shape[:1])
         turned = einsum("bij,bnj->bni", rotation, shape)
         loss_view = _relift(apply, params, normal, turned, packing, keys[2], config)
