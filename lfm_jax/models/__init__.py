@@ -66,7 +66,7 @@ def build(
         category=jnp.zeros(1, jnp.int32),
     )
     return Model(
-        init=lambda key: network.init(key, example)["params"],
+        init=jax.jit(lambda key: network.init(key, example)["params"]),
         apply=lambda params, observation, packing=None: network.apply(
             {"params": params}, observation, packing
         ),
