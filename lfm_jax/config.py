@@ -102,7 +102,7 @@ class TrainConfig:
         log_every, validate_every, checkpoint_every: in steps.
     """
 
-    steps: int = 200
+    steps: int = 150
     per_category: int = 3
     log_every: int = 20
     validate_every: int = 100
