@@ -104,10 +104,16 @@ def factorize(
 
 
 def _prepare(points2d, mask, frames, width):
-    """At most `frames` frames, evenly spread, normalised and padded."""
+    """At most `frames` frames, evenly spread, normalised and padded.
+
+    Padded to `frames` halved as often as they still fit: few sizes to compile, little
+    computed on padding.
+    """
     usable = np.flatnonzero(mask.sum(1) >= 4)
     if len(usable) > frames:
         usable = usable[np.linspace(0, len(usable) - 1, frames).astype(int)]
+    while frames > SEARCH_FRAMES and len(usable) <= frames // 2:
+        frames //= 2
     seen = mask[usable][..., None]
     count = np.maximum(seen.sum(1, keepdims=True), 1)
     points = np.where(seen, points2d[usable], 0.0)
