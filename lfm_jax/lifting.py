@@ -16,6 +16,7 @@ from lfm_jax.models import Model
 from lfm_jax.types import Observation, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
+NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
 
 
 def make_predict(
@@ -31,11 +32,11 @@ def make_predict(
         model: the network.
         params: its parameters.
         depth_sign: +1 or -1 per category.
-        skeletons: the model's categories; frames are padded to the longest, so that
-            one compilation serves all of them.
+        skeletons: the model's categories; frames are padded to a few widths, so that
+            a few compilations serve all of them.
         chunk: frames lifted at once.
     """
-    width = max(len(skeleton.keypoints) for skeleton in skeletons)
+    widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
     lift = jax.jit(
         lambda params, observation: tasks.lift(
@@ -45,6 +46,10 @@ def make_predict(
 
     def predict(observation: Observation) -> Prediction:
         frames, count = observation.observed.shape
+        width = NARROWEST
+        while width < count:
+            width *= 2
+        width = min(width, widest)
         parts = [
             jax.tree.map(
                 np.asarray, lift(params, _cut(observation, start, chunk, width))

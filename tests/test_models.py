@@ -136,6 +136,21 @@ class TestMasks:
             model.apply(params, seen)[1:2], model.apply(params, alone), atol=1e-4
         )
 
+    def test_padding_keypoints_changes_nothing(self, begin):
+        model, params = build(begin=begin)
+        seen = observation((1, 1))
+        narrow = dataclasses.replace(
+            seen,
+            points2d=seen.points2d[:, : COUNTS[1]],
+            observed=seen.observed[:, : COUNTS[1]],
+            annotated=seen.annotated[:, : COUNTS[1]],
+        )
+        np.testing.assert_allclose(
+            model.apply(params, seen)[:, : COUNTS[1]],
+            model.apply(params, narrow),
+            atol=1e-4,
+        )
+
     def test_gradients_are_finite_with_nothing_observed(self, begin):
         model, params = build(begin=begin)
         seen = observation()

@@ -82,7 +82,8 @@ class LFM2D(nn.Module):
     ) -> Float[Array, "b n 3"]:
         category, observed = observation.category, observation.observed
         points = keep(jnp.asarray(observation.points2d), observed)
-        present = jnp.asarray(self.present)[category]
+        count = points.shape[-2]  # a batch may be narrower than the widest category
+        present = jnp.asarray(self.present)[category, :count]
         shape, features = self._begin(points, observed, category)
         features = keep(features, present)
         tokens = nn.Dense(self.width, name="embed")(
@@ -91,7 +92,7 @@ class LFM2D(nn.Module):
         code = nn.Embed(len(self.present), self.width, name="category")(category)
         code = jnp.broadcast_to(code[:, None], (*points.shape[:2], self.width))
         tokens = tokens + to_rows(code, packing)
-        phi = to_rows(self._phi()[category], packing)
+        phi = to_rows(self._phi()[category, :count], packing)
         if self.injection == "input":
             tokens = tokens + phi
         mask = attention_mask(observed, packing)
@@ -130,7 +131,7 @@ class LFM2D(nn.Module):
         # a constant that travels with the parameters: trained along, it drifts away
         # from the noise it was factorized with, and the whole fit comes apart
         table = self.param("start", lambda _: jnp.asarray(self.start.shapes))
-        shapes = jax.lax.stop_gradient(table)[category]
+        shapes = jax.lax.stop_gradient(table)[category, :, : points.shape[-2]]
         noise = jnp.asarray(self.start.noise)[category]
         codes, pose = fit_low_rank(shapes, noise, points, observed)
         shape = deform(shapes, codes)

@@ -368,7 +368,7 @@ class Results:
 def finish(built: Built, state: TrainState) -> Results:
     """Evaluates on the test split, writes eval.json and prints the table."""
     training, evaluation = built.dataset.training, built.dataset.evaluation
-    predict = _predict(built, state, np.asarray(state.depth_sign))
+    predict = _remembering(_predict(built, state, np.asarray(state.depth_sign)))
     start = _predict(built, built.init(), np.asarray(state.depth_sign))
     scores = evaluate(predict, training, evaluation, built.rigid, start=start)
     numbers = {
@@ -382,6 +382,20 @@ def finish(built: Built, state: TrainState) -> Results:
     write_json(built.workdir / "eval.json", numbers)
     print(results_table(numbers))
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _remembering(predict: Callable) -> Callable:
+    """Lifts each observation once: the table, the errors and the report all ask."""
+    known: dict[int, tuple[Observation, Prediction]] = {}
+
+    def remembered(observation: Observation) -> Prediction:
+        key = id(observation)
+        if key not in known:
+            # the observation is kept too: while it lives, nothing else has its id
+            known[key] = observation, predict(observation)
+        return known[key][1]
+
+    return remembered
 
 
 def _predict(built: Built, state: TrainState, signs: np.ndarray) -> Callable:
