@@ -1,11 +1,16 @@
 """Stricter than production: shapes, dtypes, ranks and warnings are all errors here."""
 
 import os
+import tempfile
 
 # Before jax is imported: two devices, so that sharding is never trivially right.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )
+
+# The same small networks are compiled by many tests, some in processes of their own.
+_CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
 import jax
 from absl import flags

@@ -220,7 +220,7 @@ def _noise(tracks, mask, shapes, codes, spread, scale, rotation):
     images = einsum("fai,fkilj,faj->fkl", camera, moment.shapes, camera)
     uncertain = jnp.sum(spread * images[:, 1:, 1:])
     total = jnp.sum(jnp.square(residual)) + uncertain
-    return jnp.maximum(total / (2.0 * jnp.sum(mask)), NOISE_FLOOR)
+    return jnp.maximum(total / (2.0 * jnp.sum(mask, dtype=total.dtype)), NOISE_FLOOR)
 
 
 def log_likelihood(
@@ -245,11 +245,11 @@ def log_likelihood(
     design = einsum("fai,fkia->fk", camera, moment.cross)
     rigid = einsum("fai,fkij,faj->fk", camera, moment.shapes[:, :, :, 0], camera)
     explained = jnp.sum(codes * (design - rigid)[:, 1:], axis=-1)
-    seen = jnp.maximum(2.0 * jnp.sum(mask, axis=1), 1.0)
+    seen = jnp.maximum(2.0 * jnp.sum(mask, axis=1, dtype=tracks.dtype), 1.0)
     logdet = seen * jnp.log(noise) - jnp.linalg.slogdet(spread)[1]
     frames = jnp.any(mask, axis=1)
     each = -0.5 * ((whole - explained) / noise + logdet) / seen
-    return jnp.sum(jnp.where(frames, each, 0.0)) / jnp.sum(frames)
+    return jnp.sum(jnp.where(frames, each, 0.0)) / jnp.sum(frames, dtype=each.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="rounds")

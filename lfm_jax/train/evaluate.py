@@ -377,7 +377,7 @@ def _mean(entries: list[dict]) -> dict:
 
 # heading, width, key; `*` marks what was made with 3D labels
 COLUMNS = (
-    ("flat", 8, "ne_flat"),
+    ("flat", 7, "ne_flat"),
     ("rigid", 6, "ne_rigid_lifted"),
     ("mean*", 6, "ne_mean_shape_lifted"),
     ("start", 6, "ne_start_lifted"),
@@ -386,7 +386,7 @@ COLUMNS = (
     ("mean*", 6, "ne_mean_shape"),
     ("start", 6, "ne_start"),
     ("OURS", 6, "ne_canonical"),
-    ("var", 8, VARIANCE),
+    ("var", 7, VARIANCE),
     ("near*", 6, "nearest_train"),
     ("2D", 6, "reprojection"),
     ("PA mm", 8, "pa_mpjpe_lifted"),
@@ -397,19 +397,19 @@ def results_table(eval_json: dict) -> str:
     """eval.json as plain text: every yardstick, per category and in the mean."""
     entries = eval_json["categories"]
     head = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
-    groups = f"{'lifted':>{40 + 32}}{'canonical':>26}"
-    lines = [groups, f"{'category':28}{'points':>6}{'test':>6}{head}"]
+    groups = f"{'lifted':>{36 + 31}}{'canonical':>26}"
+    lines = [groups, f"{'category':24}{'points':>6}{'test':>6}{head}"]
     rule = "-" * len(lines[-1])
     lines.append(rule)
     for name, entry in entries.items():
-        label = f"{name[:27]:28}{entry['keypoints']:6}{entry['test_frames']:6}"
+        label = f"{name[:23]:24}{entry['keypoints']:6}{entry['test_frames']:6}"
         lines.append(label + _cells(entry, in_mm=entry["units"] == "mm"))
     scored = [entry for entry in entries.values() if "ne_lifted" in entry]
     small = sum("ne_lifted_interval" in entry for entry in scored)
-    lines += [rule, f"{f'mean of {len(scored)}':40}" + _cells(eval_json["mean"])]
+    lines += [rule, f"{f'mean of {len(scored)}':36}" + _cells(eval_json["mean"])]
     if small:
         label = f"without {small} of < {SMALL} test frames"
-        lines.append(f"{label:40}" + _cells(eval_json["mean_without_small"]))
+        lines.append(f"{label:36}" + _cells(eval_json["mean_without_small"]))
     return "\n".join([*lines, rule, *_notes(eval_json, scored)])
 
 
