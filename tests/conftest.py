@@ -1,5 +1,7 @@
 """Stricter than production: shapes, dtypes, ranks and warnings are all errors here."""
 
+# ruff: noqa: E402, I001
+
 import os
 import tempfile
 
@@ -18,7 +20,7 @@ from jaxtyping import install_import_hook
 
 # JAX builds the nouns from things that are no arrays (ShapeDtypeStruct, shardings), so
 # they are imported unchecked; what functions take and give is checked at every call.
-import lfm_jax.types  # noqa: F401, I001
+import lfm_jax.types  # noqa: F401
 
 install_import_hook("lfm_jax", "beartype.beartype")
 
