@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from lfm_jax.classical import factorization
 from lfm_jax.classical.factorization import factorize
@@ -71,7 +70,7 @@ def test_missing_points_are_no_obstacle_and_their_values_play_no_part():
     mean, posed = scene()
     mask = np.random.default_rng(0).random(posed.shape[:2]) < 0.7
     points = np.where(mask[..., None], posed[..., :2], np.nan)
-    found = factorize(points, mask)
+    found = factorize(points, mask, iterations=200)
     assert misfit(found.shapes[0], mean) < 0.02
 
 
@@ -101,12 +100,11 @@ def test_padding_to_a_common_width_changes_nothing():
     assert misfit(found.shapes[0], mean) < 0.01
 
 
-@pytest.mark.parametrize("bases", [3, 40])
-def test_no_more_bases_than_the_points_can_tell(bases):
+def test_no_more_bases_than_the_points_can_tell():
     _, posed = scene(bases=2)
     mask = np.ones(posed.shape[:2], bool)
-    found = factorize(posed[..., :2], mask, bases, iterations=2)
-    assert len(found.shapes) - 1 == min(bases, POINTS // 3)
+    found = factorize(posed[..., :2], mask, 40, iterations=2)
+    assert len(found.shapes) - 1 == POINTS // 3
 
 
 def test_likelihood_is_that_of_the_dense_gaussian():
@@ -119,7 +117,7 @@ def test_likelihood_is_that_of_the_dense_gaussian():
     mask = jnp.ones(tracks.shape[:2], bool)
     shapes = jnp.asarray(random.normal(size=(3, POINTS, 3)), jnp.float32)
     noise = jnp.float32(0.1)
-    ours = factorization.log_likelihood(tracks, mask, shapes, noise)
+    ours = jax.jit(factorization.log_likelihood)(tracks, mask, shapes, noise)
     stacked = jnp.broadcast_to(shapes, (4, *shapes.shape))
     _, pose = fit_low_rank(stacked, jnp.full(4, noise), tracks, mask, rounds=8)
     each = []

@@ -144,7 +144,7 @@ def _search(keys, tracks, mask, bases):
     return jax.lax.map(one, keys)
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
+@jax.jit
 def _fit(tracks, mask, shapes, noise, iterations):
     shapes, noise = _iterate(tracks, mask, shapes, noise, iterations)
     return shapes, noise, log_likelihood(tracks, mask, shapes, noise)
