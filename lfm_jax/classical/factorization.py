@@ -250,11 +250,3 @@ def log_likelihood(
     frames = jnp.any(mask, axis=1)
     each = -0.5 * ((whole - explained) / noise + logdet) / seen
     return jnp.sum(jnp.where(frames, each, 0.0)) / jnp.sum(frames, dtype=each.dtype)
-
-
-@functools.partial(jax.jit, static_argnames="rounds")
-def lift_low_rank(tracks, mask, shapes, noise, rounds: int = 8):
-    """Shape of every frame: (canonical [f n 3], rotation [f 3 3])."""
-    codes, pose = _explain(tracks, mask, shapes, noise, rounds)
-    stacked = jnp.broadcast_to(shapes, (len(tracks), *shapes.shape))
-    return deform(stacked, codes), pose
