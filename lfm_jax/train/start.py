@@ -21,6 +21,7 @@ from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
 
 FILENAME = "factorization.npz"
+NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
 
 # What NumPy raises on a file that is missing or not what it was.
 DAMAGED = (
@@ -87,8 +88,15 @@ def _factorize(training: TrainingData, bases: int, seed: int) -> dict[str, np.nd
 
 
 def _category(seen, bases, seed, width):
+    padded = NARROWEST
+    while padded < seen.annotated.shape[1]:
+        padded *= 2
     fit = functools.partial(
-        factorize, seen.points2d, seen.annotated, width=width, seed=seed
+        factorize,
+        seen.points2d,
+        seen.annotated,
+        width=min(padded, width),
+        seed=seed,
     )
     rigid = fit(0)
     deformable = fit(bases) if bases else rigid
