@@ -34,8 +34,9 @@ def main(_: Sequence[str]) -> None:
     from lfm_jax.train.loop import train_and_evaluate
 
     logging.getLogger("lfm_jax").setLevel(logging.INFO)
-    # libraries log through absl's own logger, and much of it
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # libraries log much, and say where they look for accelerators
+    for name in ("absl", "jax"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     results = train_and_evaluate(config, _WORKDIR.value, _MODE.value)
     if results is not None:
         report(results, pathlib.Path(_WORKDIR.value))
