@@ -65,7 +65,7 @@ def make_train_step(
         (loss, terms), gradients = jax.value_and_grad(objective, has_aux=True)(
             state.params
         )
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
