@@ -58,7 +58,8 @@ def build(config=SMALL, begin=None, seed=0):
         leaf + 0.2 * jax.random.normal(key, leaf.shape)
         for leaf, key in zip(leaves, keys, strict=True)
     ]
-    return model, jax.tree.unflatten(tree, stirred)
+    compiled = models.Model(model.init, jax.jit(model.apply))
+    return compiled, jax.tree.unflatten(tree, stirred)
 
 
 def permuted(seen, order):

@@ -85,19 +85,22 @@ def factorize(
     """
     count = points2d.shape[1]
     width = width or count
-    bases = min(bases, count // POINTS_PER_BASIS)
+    # the others stay zero: one compilation for categories of any size
+    active = min(bases, count // POINTS_PER_BASIS)
     few = _prepare(points2d, mask, SEARCH_FRAMES, width)
     many = _prepare(points2d, mask, FRAMES, width)
     keys = jax.random.split(jax.random.key(seed), STARTS)
-    shapes, noise, scores = _search(keys, *few, min(bases, SEARCH_BASES))
+    shapes, noise, scores = _search(keys, *few, active, min(bases, SEARCH_BASES))
     best = int(jnp.argmax(scores))
     shapes, noise = shapes[best], noise[best]
     extra = bases + 1 - len(shapes)
     if extra:
         fresh = jax.random.normal(jax.random.key(seed), (extra, width, 3))
-        shapes = jnp.concatenate([shapes, 0.05 * fresh])
+        used = jnp.arange(len(shapes), bases + 1) <= active
+        fresh = jnp.where(used[:, None, None], 0.05 * fresh, 0.0)
+        shapes = jnp.concatenate([shapes, fresh])
     shapes, noise, score = _fit(*many, shapes, noise, iterations)
-    shapes = np.asarray(shapes, np.float64)[:, :count]
+    shapes = np.asarray(shapes, np.float64)[: active + 1, :count]
     shapes = shapes - shapes.mean(1, keepdims=True)
     radius = np.sqrt((shapes[0] ** 2).sum(-1).mean())
     return Factorization(shapes / radius, float(noise), float(score))
@@ -126,7 +129,7 @@ def _prepare(points2d, mask, frames, width):
 
 
 @functools.partial(jax.jit, static_argnames="bases")
-def _search(keys, tracks, mask, bases):
+def _search(keys, tracks, mask, active, bases):
     """Random starts, rigid and then with a few bases; the last two are the results."""
 
     def one(key: Key[Array, ""]):
@@ -137,7 +140,9 @@ def _search(keys, tracks, mask, bases):
         shapes, noise = _iterate(tracks, mask, shapes, jnp.float32(1.0), rounds)
         if bases:
             fresh = jax.random.normal(basis_key, (bases, *shapes.shape[1:]))
-            shapes = jnp.concatenate([shapes, 0.1 * fresh])
+            used = jnp.arange(bases) < active
+            fresh = jnp.where(used[:, None, None], 0.1 * fresh, 0.0)
+            shapes = jnp.concatenate([shapes, fresh])
             shapes, noise = _iterate(tracks, mask, shapes, noise, 20)
         return shapes, noise, log_likelihood(tracks, mask, shapes, noise)
 
