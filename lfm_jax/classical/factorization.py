@@ -165,7 +165,7 @@ def _iterate(tracks, mask, shapes, noise, iterations):
         noises = jnp.broadcast_to(noise, scale.shape)
         codes, spread = posterior(moment, noises, scale, rotation)
         scale, rotation = refine_pose(moment, codes, rotation)
-        shapes = _maximise(tracks, mask, codes, spread, scale, rotation)
+        shapes = _maximise(tracks, mask, shapes, codes, spread, scale, rotation)
         noise = _noise(tracks, mask, shapes, codes, spread, scale, rotation)
         return shapes, noise, scale, rotation
 
@@ -191,16 +191,21 @@ def _moments(tracks, mask, shapes) -> Moments:
     return moments(stacked, tracks, mask)
 
 
-def _maximise(tracks, mask, codes, spread, scale, rotation):
+def _maximise(tracks, mask, shapes, codes, spread, scale, rotation):
     """Mean and bases by least squares under the posterior of the coefficients.
 
-    The translation of a frame is what centres its shape over the points it sees.
+    A frame is centred over the points it sees, so its translation is that of its
+    present shape over the same points.
     """
     frames, size = len(codes), 3 * (codes.shape[1] + 1)
     weights = jnp.concatenate([jnp.ones((frames, 1)), codes], axis=1)
     second = weights[:, :, None] * weights[:, None, :]
     second = second.at[:, 1:, 1:].add(spread)
     camera = scale[:, None, None] * rotation[:, :2]
+    stacked = jnp.broadcast_to(shapes, (frames, *shapes.shape))
+    middle = numerics.masked_mean(deform(stacked, codes), mask)
+    shift = einsum("fai,fi->fa", camera, middle)
+    tracks = numerics.keep(tracks + shift[:, None], mask)
     products = einsum("fai,faj->fij", camera, camera)
     outer = einsum("fkl,fij->fkilj", second, products).reshape(frames, -1)
     seen = mask.astype(tracks.dtype)
