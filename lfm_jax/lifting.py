@@ -38,11 +38,7 @@ def make_predict(
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
-    lift = jax.jit(
-        lambda params, observation: tasks.lift(
-            model.apply, params, observation, signs[observation.category]
-        )
-    )
+    lift = functools.partial(_lift, model.apply, params, signs)
 
     def predict(observation: Observation) -> Prediction:
         frames, count = observation.observed.shape
@@ -51,9 +47,7 @@ def make_predict(
             width *= 2
         width = min(width, widest)
         parts = [
-            jax.tree.map(
-                np.asarray, lift(params, _cut(observation, start, chunk, width))
-            )
+            jax.tree.map(np.asarray, lift(_cut(observation, start, chunk, width)))
             for start in range(0, frames, chunk)
         ]
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:frames], *parts)
@@ -65,6 +59,12 @@ def make_predict(
         )
 
     return predict
+
+
+# Outside of make_predict: other weights and signs of a model do not compile it anew.
+@functools.partial(jax.jit, static_argnames="apply")
+def _lift(apply, params, signs, observation):
+    return tasks.lift(apply, params, observation, signs[observation.category])
 
 
 def _cut(observation: Observation, start: int, chunk: int, width: int) -> Observation:
