@@ -12,6 +12,18 @@ from lfm_jax.geometry import deformable, pose, procrustes, rotations
 
 FRAMES, POINTS = 40, 12
 
+# Compiled whole: one by one, each of their operations would be a compilation.
+from_rotation_vector = jax.jit(rotations.from_rotation_vector)
+nearest_rotation = jax.jit(rotations.nearest_rotation)
+random_rotation = jax.jit(rotations.random_rotation, static_argnames="shape")
+align_similarity = jax.jit(
+    procrustes.align_similarity, static_argnames=("scale", "reflection")
+)
+apply_alignment = jax.jit(procrustes.apply_alignment)
+apply_pose = jax.jit(pose.apply_pose)
+fit_pose = jax.jit(pose.fit_pose, static_argnames="refinements")
+fit_low_rank = jax.jit(deformable.fit_low_rank, static_argnames="rounds")
+
 
 def cloud(seed=0, frames=FRAMES, points=POINTS):
     stretch = np.array([1.0, 0.6, 0.3], np.float32)
@@ -30,7 +42,7 @@ def turn(rotation, points):
 
 
 def random_rotations(seed=0, shape=(FRAMES,)):
-    return np.asarray(rotations.random_rotation(jax.random.key(seed), shape))
+    return np.asarray(random_rotation(jax.random.key(seed), shape))
 
 
 class TestRotations:
@@ -50,32 +62,32 @@ class TestRotations:
 
     def test_matches_scipy(self):
         vector = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-        ours = rotations.from_rotation_vector(jnp.asarray(vector))
+        ours = from_rotation_vector(jnp.asarray(vector))
         np.testing.assert_allclose(
             ours, Rotation.from_rotvec(vector).as_matrix(), atol=1e-5
         )
 
     def test_rotation_vector_is_finite_and_has_a_gradient_at_zero(self):
         def corner(v):
-            return rotations.from_rotation_vector(v)[1, 0]
+            return from_rotation_vector(v)[1, 0]
 
         zero = jnp.zeros(3)
-        np.testing.assert_allclose(rotations.from_rotation_vector(zero), np.eye(3))
-        np.testing.assert_allclose(jax.grad(corner)(zero), [0.0, 0.0, 1.0], atol=1e-6)
+        np.testing.assert_allclose(from_rotation_vector(zero), np.eye(3))
+        np.testing.assert_allclose(
+            jax.jit(jax.grad(corner))(zero), [0.0, 0.0, 1.0], atol=1e-6
+        )
 
     def test_nearest_rotation_is_the_svd_answer(self):
         m = np.random.default_rng(1).normal(size=(200, 3, 3)).astype(np.float32)
         u, _, vt = np.linalg.svd(m)
         u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
-        np.testing.assert_allclose(
-            rotations.nearest_rotation(jnp.asarray(m)), u @ vt, atol=2e-3
-        )
+        np.testing.assert_allclose(nearest_rotation(jnp.asarray(m)), u @ vt, atol=2e-3)
 
     @pytest.mark.parametrize("rank", [0, 1, 2])
     def test_nearest_rotation_is_proper_and_best_at_any_rank(self, rank):
         basis = np.random.default_rng(2).normal(size=(rank, 2, 3))
         m = sum((np.outer(a, b) for a, b in basis), np.zeros((3, 3))).astype(np.float32)
-        r = np.asarray(rotations.nearest_rotation(jnp.asarray(m)))
+        r = np.asarray(nearest_rotation(jnp.asarray(m)))
         np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-5)
         assert np.linalg.det(r) > 0.99
         others = random_rotations(3, (500,))
@@ -89,15 +101,15 @@ class TestProcrustes:
         factor = 2.5 if scale else 1.0
         y = factor * turn(r, x) + np.array([3.0, -1.0, 0.5], np.float32)
         y = np.where(mask[..., None], y, 1e3)  # must be ignored
-        found = procrustes.align_similarity(x, y, mask, scale=scale)
+        found = align_similarity(x, y, mask, scale=scale)
         np.testing.assert_allclose(found.rotation, r, atol=1e-4)
         np.testing.assert_allclose(found.scale, np.full(FRAMES, factor), rtol=1e-4)
-        moved = procrustes.apply_alignment(found, x)
+        moved = apply_alignment(found, x)
         np.testing.assert_allclose(np.asarray(moved)[mask], y[mask], atol=1e-3)
 
     def test_agrees_with_scipy_on_noisy_points(self):
         x, y, mask = cloud(1), cloud(2), random_mask(1)
-        found = procrustes.align_similarity(x, y, mask)
+        found = align_similarity(x, y, mask)
         for f in range(FRAMES):
             a = x[f][mask[f]] - x[f][mask[f]].mean(0)
             b = y[f][mask[f]] - y[f][mask[f]].mean(0)
@@ -112,12 +124,12 @@ class TestProcrustes:
         mask = np.ones(x.shape[:2], bool)
 
         def error(reflection):
-            found = procrustes.align_similarity(x, y, mask, reflection=reflection)
-            return np.abs(np.asarray(procrustes.apply_alignment(found, x)) - y).max()
+            found = align_similarity(x, y, mask, reflection=reflection)
+            return np.abs(np.asarray(apply_alignment(found, x)) - y).max()
 
         assert error(True) < 1e-4
         assert error(False) > 0.1
-        found = procrustes.align_similarity(x, y, mask)
+        found = align_similarity(x, y, mask)
         np.testing.assert_allclose(np.linalg.det(found.rotation), 1.0, atol=1e-5)
 
     def test_gradient_of_the_aligned_error_is_the_true_gradient(self):
@@ -125,12 +137,13 @@ class TestProcrustes:
         x, y = jnp.asarray(cloud(1)[:1]), jnp.asarray(cloud(2)[:1])
         mask = jnp.ones(x.shape[:2], bool)
 
+        @jax.jit
         def error(source):
-            found = procrustes.align_similarity(source, y, mask)
-            return jnp.sum(jnp.square(procrustes.apply_alignment(found, source) - y))
+            found = align_similarity(source, y, mask)
+            return jnp.sum(jnp.square(apply_alignment(found, source) - y))
 
         direction = jnp.asarray(cloud(3)[:1])
-        slope = jnp.sum(jax.grad(error)(x) * direction)
+        slope = jnp.sum(jax.jit(jax.grad(error))(x) * direction)
         h = 1e-2
         numeric = (error(x + h * direction) - error(x - h * direction)) / (2 * h)
         np.testing.assert_allclose(slope, numeric, rtol=1e-2)
@@ -144,11 +157,14 @@ DEGENERATE = {
 }
 
 
-def image_error(found, shape, image, mask):
+@jax.jit
+def _image_error(found, shape, image, mask):
     posed = pose.apply_pose(found, shape)[..., :2]
-    return np.asarray(
-        jnp.sum(jnp.square(numerics.keep(posed - image, mask)), axis=(-2, -1))
-    )
+    return jnp.sum(jnp.square(numerics.keep(posed - image, mask)), axis=(-2, -1))
+
+
+def image_error(found, shape, image, mask):
+    return np.asarray(_image_error(found, shape, image, mask))
 
 
 def project(r, shape, scale=1.7):
@@ -159,10 +175,10 @@ class TestPose:
     def test_recovers_the_camera_from_masked_points(self):
         shape, mask, r = cloud(), random_mask(), random_rotations()
         image = np.where(mask[..., None], project(r, shape), 99.0).astype(np.float32)
-        found = pose.fit_pose(shape, image, mask, refinements=10)
+        found = fit_pose(shape, image, mask, refinements=10)
         np.testing.assert_allclose(found.rotation, r, atol=1e-2)
         np.testing.assert_allclose(found.scale, np.full(FRAMES, 1.7), rtol=1e-2)
-        posed = np.asarray(pose.apply_pose(found, shape))
+        posed = np.asarray(apply_pose(found, shape))
         np.testing.assert_allclose(posed[mask][:, :2], image[mask], atol=1e-2)
 
     def test_refinement_never_raises_the_error(self):
@@ -170,9 +186,7 @@ class TestPose:
         noise = 0.3 * np.random.default_rng(0).normal(size=(FRAMES, POINTS, 2))
         image = (project(random_rotations(), shape) + noise).astype(np.float32)
         errors = [
-            image_error(
-                pose.fit_pose(shape, image, mask, refinements=k), shape, image, mask
-            )
+            image_error(fit_pose(shape, image, mask, refinements=k), shape, image, mask)
             for k in range(6)
         ]
         for before, after in zip(errors, errors[1:], strict=False):
@@ -183,7 +197,7 @@ class TestPose:
         shape, mask = cloud(frames=8), random_mask(frames=8)
         noise = 0.2 * np.random.default_rng(1).normal(size=(8, POINTS, 2))
         image = (project(random_rotations(1, (8,)), shape) + noise).astype(np.float32)
-        found = image_error(pose.fit_pose(shape, image, mask), shape, image, mask)
+        found = image_error(fit_pose(shape, image, mask), shape, image, mask)
         for f in range(8):
             y, x = shape[f][mask[f]], image[f][mask[f]]
             y, x = y - y.mean(0), x - x.mean(0)
@@ -205,7 +219,7 @@ class TestPose:
         shape = jnp.asarray(DEGENERATE[kind], jnp.float32)[None]
         mask = jnp.arange(POINTS)[None] < seen
         for image in (shape[..., :2], jnp.zeros((1, POINTS, 2))):
-            found = pose.fit_pose(shape, image, mask)
+            found = fit_pose(shape, image, mask)
             for leaf in jax.tree.leaves(found):
                 assert np.isfinite(leaf).all()
             r = np.asarray(found.rotation[0])
@@ -215,9 +229,9 @@ class TestPose:
     def test_values_outside_the_mask_play_no_part(self):
         shape, mask = cloud(), random_mask()
         image = project(random_rotations(), shape).astype(np.float32)
-        clean = pose.fit_pose(shape, image, mask)
+        clean = fit_pose(shape, image, mask)
         other = np.where(mask[..., None], image, np.nan)
-        dirty = pose.fit_pose(np.where(mask[..., None], shape, np.nan), other, mask)
+        dirty = fit_pose(np.where(mask[..., None], shape, np.nan), other, mask)
         for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -238,7 +252,7 @@ class TestDeformable:
         image = project(random_rotations(2), np.asarray(truth), 1.0).astype(np.float32)
         mask = np.ones((FRAMES, POINTS), bool)
         noise = jnp.full(FRAMES, 1e-5)
-        found, camera = deformable.fit_low_rank(stacked, noise, image, mask, rounds=40)
+        found, camera = fit_low_rank(stacked, noise, image, mask, rounds=40)
         shape = deformable.deform(stacked, found)
         error = image_error(camera, shape, image, mask)
         # alternation from the mean finds nearly all; a few end in another optimum
@@ -251,8 +265,10 @@ class TestDeformable:
         mask = random_mask(frames=1)
         image = cloud(7, 1)[..., :2]
         scale, noise = np.array([1.3], np.float32), 0.05
-        moment = deformable.moments(jnp.asarray(shapes)[None], image, mask)
-        mean, covariance = deformable.posterior(moment, jnp.array([noise]), scale, r)
+        moment = jax.jit(deformable.moments)(jnp.asarray(shapes)[None], image, mask)
+        mean, covariance = jax.jit(deformable.posterior)(
+            moment, jnp.array([noise]), scale, r
+        )
         seen = mask[0]
         camera = scale[0] * r[0][:2]
 
@@ -271,7 +287,7 @@ class TestDeformable:
         shapes = low_rank()
         stacked = jnp.asarray(shapes)[None]
         mask = jnp.zeros((1, POINTS), bool)
-        codes, camera = deformable.fit_low_rank(
+        codes, camera = fit_low_rank(
             stacked, jnp.ones(1), jnp.ones((1, POINTS, 2)), mask
         )
         np.testing.assert_array_equal(codes, np.zeros((1, 2)))
@@ -280,9 +296,9 @@ class TestDeformable:
     def test_without_bases_it_is_the_rigid_pose(self):
         shape, mask = cloud(), random_mask()
         image = project(random_rotations(), shape).astype(np.float32)
-        _, found = deformable.fit_low_rank(
+        _, found = fit_low_rank(
             jnp.asarray(shape)[:, None], jnp.ones(FRAMES), image, mask
         )
-        rigid = pose.fit_pose(shape, image, mask)
+        rigid = fit_pose(shape, image, mask)
         # the optimum is flat: rotations agree to the root of the float precision
         np.testing.assert_allclose(found.rotation, rigid.rotation, atol=2e-3)

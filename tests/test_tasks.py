@@ -1,6 +1,7 @@
 """Laws of the 2D-only objective and of the training step."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +40,9 @@ def flat(params, seen, packing=None):
     return jnp.concatenate([seen.points2d, jnp.zeros((B, N, 1))], axis=-1)
 
 
-def evaluate(apply, seen, **kwargs):
-    config = dataclasses.replace(ObjectiveConfig(hide=0.0), **kwargs)
-    task = tasks.lfm2d_task(config)
+@functools.partial(jax.jit, static_argnames="apply")
+def evaluate(apply, seen):
+    task = tasks.lfm2d_task(ObjectiveConfig(hide=0.0))
     return task.loss(apply, None, seen, None, jax.random.key(0))
 
 
@@ -69,13 +70,14 @@ class TestObjective:
         shape = points + 0.3 * random.normal(size=(B, N, 3)).astype(np.float32)
         seen, _, _ = tasks.normalise(observation(points))
 
+        @jax.jit
         def loss(y):
             camera = fit_pose(y, seen.points2d, seen.annotated, refinements=60)
             image = apply_pose(camera, y)[..., :2]
             return jnp.sum(losses.mean_squared(image, seen.points2d, seen.annotated))
 
         direction = random.normal(size=shape.shape).astype(np.float32)
-        slope = float(jnp.sum(jax.grad(loss)(jnp.asarray(shape)) * direction))
+        slope = float(jnp.sum(jax.jit(jax.grad(loss))(jnp.asarray(shape)) * direction))
         h = 3e-3
         above, below = (loss(jnp.asarray(shape + s * h * direction)) for s in (1, -1))
         np.testing.assert_allclose(slope, float(above - below) / (2 * h), rtol=2e-2)
@@ -117,9 +119,8 @@ class TestLift:
         def apply(params, normal, packing=None):
             return jnp.broadcast_to(jnp.asarray(points[0]), (B, N, 3))
 
-        plus, minus = (
-            tasks.lift(apply, None, seen, sign * jnp.ones(B)) for sign in (1.0, -1.0)
-        )
+        lift = jax.jit(lambda sign: tasks.lift(apply, None, seen, sign))
+        plus, minus = (lift(sign * jnp.ones(B)) for sign in (1.0, -1.0))
         observed = np.asarray(seen.observed)
         np.testing.assert_array_equal(
             np.asarray(plus.lifted)[observed][:, :2],
