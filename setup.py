@@ -45,6 +45,7 @@ setuptools.setup(
             "hypothesis>=6.100",
             "import-linter>=2.0",
             "pytest>=9.0",
+            "pytest-xdist>=3.8",
             "ruff>=0.12",
             "scipy>=1.13",
         ],

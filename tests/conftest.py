@@ -10,9 +10,12 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )
 
-# The same small networks are compiled by many tests, some in processes of their own.
-_CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# The same small networks are compiled by many tests, some in processes of their own:
+# all inherit one folder, and keep in it what takes longer to compile than to read.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 from absl import flags
