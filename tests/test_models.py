@@ -104,10 +104,14 @@ class TestIdentity:
         assert float(jnp.abs(difference).max()) > 1e-3
 
 
-@pytest.mark.parametrize("begin", [None, start()], ids=["bare", "factorized"])
+@pytest.fixture(scope="module", params=[None, start()], ids=["bare", "factorized"])
+def network(request):
+    return build(begin=request.param)
+
+
 class TestMasks:
-    def test_hidden_and_padded_points_never_influence_the_output(self, begin):
-        model, params = build(begin=begin)
+    def test_hidden_and_padded_points_never_influence_the_output(self, network):
+        model, params = network
         seen = observation()
         garbage = jnp.where(seen.observed[..., None], seen.points2d, jnp.nan)
         dirty = dataclasses.replace(seen, points2d=garbage)
@@ -115,8 +119,8 @@ class TestMasks:
             model.apply(params, seen), model.apply(params, dirty)
         )
 
-    def test_hidden_points_are_predicted_and_absent_ones_are_zero(self, begin):
-        model, params = build(begin=begin)
+    def test_hidden_points_are_predicted_and_absent_ones_are_zero(self, network):
+        model, params = network
         seen = observation(hide=0.4)
         shape = np.asarray(model.apply(params, seen))
         present = np.asarray(seen.annotated)
@@ -124,8 +128,8 @@ class TestMasks:
         np.testing.assert_array_equal(shape[~present], 0.0)
         np.testing.assert_allclose(shape.sum(1), 0.0, atol=1e-4)
 
-    def test_packing_does_not_change_the_result(self, begin):
-        model, params = build(begin=begin)
+    def test_packing_does_not_change_the_result(self, network):
+        model, params = network
         seen = observation()
         packing = pack([COUNTS[c] for c in np.asarray(seen.category)], 24)
         np.testing.assert_allclose(
@@ -134,8 +138,8 @@ class TestMasks:
             atol=1e-4,
         )
 
-    def test_a_shape_does_not_depend_on_the_rest_of_the_batch(self, begin):
-        model, params = build(begin=begin)
+    def test_a_shape_does_not_depend_on_the_rest_of_the_batch(self, network):
+        model, params = network
         seen = observation()
         others = observation(seed=9)
         other = dataclasses.replace(
@@ -149,8 +153,8 @@ class TestMasks:
             model.apply(params, seen)[1], model.apply(params, other)[1]
         )
 
-    def test_padding_keypoints_changes_nothing(self, begin):
-        model, params = build(begin=begin)
+    def test_padding_keypoints_changes_nothing(self, network):
+        model, params = network
         seen = observation((1, 1))
         narrow = dataclasses.replace(
             seen,
@@ -164,15 +168,15 @@ class TestMasks:
             atol=1e-4,
         )
 
-    def test_gradients_are_finite_with_nothing_observed(self, begin):
-        model, params = build(begin=begin)
+    def test_gradients_are_finite_with_nothing_observed(self, network):
+        model, params = network
         seen = observation()
         blind = dataclasses.replace(seen, observed=jnp.zeros_like(seen.observed))
 
         def loss(p):
             return jnp.sum(jnp.square(model.apply(p, blind)))
 
-        for leaf in jax.tree.leaves(jax.grad(loss)(params)):
+        for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params)):
             assert np.isfinite(leaf).all()
 
 
@@ -182,7 +186,8 @@ class TestStart:
         begin = start()
         model = models.build(SMALL, SKELETONS, begin)
         seen = one_category()
-        shape = np.asarray(model.apply(model.init(jax.random.key(0)), seen))
+        params = jax.jit(model.init)(jax.random.key(0))
+        shape = np.asarray(jax.jit(model.apply)(params, seen))
         span = begin.shapes[2] - begin.shapes[2].mean(1, keepdims=True)
         off = (shape - span[0]).reshape(2, -1).T
         _, residual, *_ = np.linalg.lstsq(span[1:].reshape(2, -1).T, off, rcond=None)
@@ -232,7 +237,8 @@ class TestEncodings:
         sizes = {}
         for encoding in ENCODINGS:
             config = dataclasses.replace(SMALL, encoding=encoding)
-            params = models.build(config, SKELETONS).init(jax.random.key(0))
+            init = models.build(config, SKELETONS).init
+            params = jax.eval_shape(init, jax.random.key(0))
             sizes[encoding] = sum(leaf.size for leaf in jax.tree.leaves(params))
         extra = len(COUNTS) * WIDEST * SMALL.width
         assert sizes["learned"] == sizes["rff"] + extra
