@@ -47,7 +47,8 @@ class ModelConfig:
         inject_values: also add it to the values (the published figure; the text has
             queries and keys only).
         sigma: bandwidth of the rff encoding.
-        bases: deformation bases per category in the factorized start.
+        bases: deformation bases of the factorized models that the network starts from,
+            comma-separated, one number for each model.
     """
 
     width: int = 96
@@ -57,7 +58,7 @@ class ModelConfig:
     injection: str = "every"
     inject_values: bool = False
     sigma: float = 2.5
-    bases: int = 5
+    bases: str = "2,5,9"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -236,68 +236,101 @@ class TestPose:
             np.testing.assert_array_equal(a, b)
 
 
-def low_rank(seed=0, bases=2, points=POINTS):
+def low_rank(bases=2, seed=0):
+    """A deforming shape, once for every frame."""
     random = np.random.default_rng(seed)
-    shapes = random.normal(size=(bases + 1, points, 3)) * 0.25
-    shapes[0] = cloud(seed, 1, points)[0]
-    return (shapes - shapes.mean(1, keepdims=True)).astype(np.float32)
+    shapes = random.normal(size=(bases + 1, POINTS, 3)) * 0.25
+    shapes[0] = cloud(seed, 1)[0]
+    shapes = (shapes - shapes.mean(1, keepdims=True)).astype(np.float32)
+    return jnp.broadcast_to(shapes, (FRAMES, *shapes.shape))
+
+
+def images(shapes, scale=1.0):
+    """Its images in random deformation and pose, and the coefficients."""
+    codes = np.random.default_rng(1).normal(size=(FRAMES, 2)).astype(np.float32)
+    shape = np.asarray(deformable.deform(shapes, jnp.asarray(codes)))
+    return project(random_rotations(2), shape, scale).astype(np.float32), codes
+
+
+EVERY = np.ones((FRAMES, POINTS), bool)
 
 
 class TestDeformable:
     def test_recovers_deformation_at_little_noise(self):
         shapes = low_rank()
-        codes = np.random.default_rng(1).normal(size=(FRAMES, 2)).astype(np.float32)
-        stacked = jnp.broadcast_to(shapes, (FRAMES, *shapes.shape))
-        truth = deformable.deform(stacked, jnp.asarray(codes))
-        image = project(random_rotations(2), np.asarray(truth), 1.0).astype(np.float32)
-        mask = np.ones((FRAMES, POINTS), bool)
-        noise = jnp.full(FRAMES, 1e-5)
-        found, camera = fit_low_rank(stacked, noise, image, mask, rounds=40)
-        shape = deformable.deform(stacked, found)
-        error = image_error(camera, shape, image, mask)
+        image, codes = images(shapes)
+        noise = jnp.full(EVERY.shape, 1e-5)
+        found, camera = fit_low_rank(shapes, noise, image, EVERY, rounds=40)
+        error = image_error(camera, deformable.deform(shapes, found), image, EVERY)
         # alternation from the mean finds nearly all; a few end in another optimum
         assert np.median(error) < 1e-2
         assert np.median(np.abs(np.asarray(found) - codes)) < 0.05
 
     def test_posterior_is_that_of_the_dense_gaussian(self):
         """Against the textbook formula with all points written out."""
-        shapes, r = low_rank(), random_rotations(4, (1,))
-        mask = random_mask(frames=1)
+        shapes, r = low_rank()[:1], random_rotations(4, (1,))
+        noise = np.random.default_rng(0).uniform(0.02, 0.5, (1, POINTS))
+        noise, mask = noise.astype(np.float32), random_mask(frames=1)
         image = cloud(7, 1)[..., :2]
-        scale, noise = np.array([1.3], np.float32), 0.05
-        moment = jax.jit(deformable.moments)(jnp.asarray(shapes)[None], image, mask)
-        mean, covariance = jax.jit(deformable.posterior)(
-            moment, jnp.array([noise]), scale, r
-        )
-        seen = mask[0]
-        camera = scale[0] * r[0][:2]
+        scale = np.array([1.3], np.float32)
+        weight = deformable.weights(noise, mask)
+        moment = jax.jit(deformable.moments)(shapes, image, weight)
+        mean, covariance = jax.jit(deformable.posterior)(moment, scale, r)
+        seen, camera = mask[0], scale[0] * r[0][:2]
+        w = 1.0 / noise[0, seen]
 
         def centred(points):
-            return (points - points.mean(0)).ravel()
+            return (points - np.average(points, axis=0, weights=w)).ravel()
 
-        columns = np.stack([centred(b[seen] @ camera.T) for b in shapes[1:]], axis=1)
-        target = centred(image[0][seen]) - centred(shapes[0][seen] @ camera.T)
-        expected = np.linalg.inv(columns.T @ columns / noise + np.eye(2))
+        bodies = np.asarray(shapes[0])[:, seen]
+        columns = np.stack([centred(b @ camera.T) for b in bodies[1:]], axis=1)
+        target = centred(image[0][seen]) - centred(bodies[0] @ camera.T)
+        weighted = columns * np.repeat(w, 2)[:, None]
+        expected = np.linalg.inv(columns.T @ weighted + np.eye(2))
         np.testing.assert_allclose(covariance[0], expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(
-            mean[0], expected @ columns.T @ target / noise, rtol=1e-3, atol=1e-4
+            mean[0], expected @ weighted.T @ target, rtol=1e-3, atol=1e-4
         )
 
     def test_what_the_2d_does_not_support_stays_at_zero(self):
-        shapes = low_rank()
-        stacked = jnp.asarray(shapes)[None]
-        mask = jnp.zeros((1, POINTS), bool)
         codes, camera = fit_low_rank(
-            stacked, jnp.ones(1), jnp.ones((1, POINTS, 2)), mask
+            low_rank(), jnp.ones(EVERY.shape), jnp.ones((*EVERY.shape, 2)), ~EVERY
         )
-        np.testing.assert_array_equal(codes, np.zeros((1, 2)))
+        np.testing.assert_array_equal(codes, np.zeros((FRAMES, 2)))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(camera))
+
+    def test_a_keypoint_of_endless_noise_counts_as_hidden(self):
+        shapes = low_rank()
+        image, _ = images(shapes)
+        image[:, 0] += 3.0
+        noise = np.full(EVERY.shape, 1e-3, np.float32)
+        noise[:, 0] = 1e9
+        hidden = EVERY & (np.arange(POINTS) > 0)
+        one = fit_low_rank(shapes, noise, image, EVERY)
+        other = fit_low_rank(shapes, noise, image, hidden)
+        # a few frames have two nearly equal optima
+        gap = np.abs(np.asarray(one[1].rotation - other[1].rotation)).max((1, 2))
+        assert np.median(gap) < 1e-3
+
+    def test_a_known_scale_holds_as_firmly_as_its_weight(self):
+        """Images are 1.2 times as large as known: believed, or put down to noise."""
+        shapes = low_rank()
+        image, _ = images(shapes, 1.2)
+        noise = jnp.full(EVERY.shape, 0.01)
+
+        def scales(weight):
+            prior = pose.ScalePrior(jnp.ones(FRAMES), jnp.full(FRAMES, weight))
+            return np.asarray(fit_low_rank(shapes, noise, image, EVERY, prior)[1].scale)
+
+        np.testing.assert_allclose(scales(1e6), 1.0, atol=1e-2)
+        np.testing.assert_allclose(np.median(scales(0.0)), 1.2, atol=0.03)
+        assert np.median(scales(1e6)) < np.median(scales(3e2)) < np.median(scales(0.0))
 
     def test_without_bases_it_is_the_rigid_pose(self):
         shape, mask = cloud(), random_mask()
         image = project(random_rotations(), shape).astype(np.float32)
         _, found = fit_low_rank(
-            jnp.asarray(shape)[:, None], jnp.ones(FRAMES), image, mask
+            jnp.asarray(shape)[:, None], jnp.ones(EVERY.shape), image, mask
         )
         rigid = fit_pose(shape, image, mask)
         # the optimum is flat: rotations agree to the root of the float precision

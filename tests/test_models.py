@@ -25,7 +25,7 @@ SKELETONS = tuple(
     )
     for n in COUNTS
 )
-SMALL = ModelConfig(width=16, layers=2, heads=2, bases=0)
+SMALL = ModelConfig(width=16, layers=2, heads=2)
 
 
 def observation(categories=(0, 1, 2, 0), seed=0, hide=0.2):
@@ -42,10 +42,12 @@ def observation(categories=(0, 1, 2, 0), seed=0, hide=0.2):
     )
 
 
-def start(bases=2):
+def start(bases=2, members=1):
     random = np.random.default_rng(1)
-    shapes = random.normal(size=(len(COUNTS), bases + 1, WIDEST, 3)).astype(np.float32)
-    return models.Start(shapes, np.full(len(COUNTS), 0.05, np.float32))
+    shape = len(COUNTS), members, bases + 1, WIDEST, 3
+    shapes = random.normal(size=shape).astype(np.float32)
+    noise = np.full(shape[:2] + (WIDEST,), 0.05, np.float32)
+    return models.Start(shapes, noise)
 
 
 def build(config=SMALL, begin=None, seed=0):
@@ -104,7 +106,9 @@ class TestIdentity:
         assert float(jnp.abs(difference).max()) > 1e-3
 
 
-@pytest.fixture(scope="module", params=[None, start()], ids=["bare", "factorized"])
+@pytest.fixture(
+    scope="module", params=[None, start(members=3)], ids=["bare", "factorized"]
+)
 def network(request):
     return build(begin=request.param)
 
@@ -188,7 +192,8 @@ class TestStart:
         seen = one_category()
         params = jax.jit(model.init)(jax.random.key(0))
         shape = np.asarray(jax.jit(model.apply)(params, seen))
-        span = begin.shapes[2] - begin.shapes[2].mean(1, keepdims=True)
+        span = begin.shapes[2, 0]
+        span = span - span.mean(1, keepdims=True)
         off = (shape - span[0]).reshape(2, -1).T
         _, residual, *_ = np.linalg.lstsq(span[1:].reshape(2, -1).T, off, rcond=None)
         assert residual.max() < 1e-6

@@ -267,10 +267,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = Config(model=ModelConfig(width=16, layers=1, heads=2))
     skeletons = (HAND, DOG)
-    shapes = RNG.normal(size=(2, 2, 20, 3)).astype(np.float32)
-    shapes[:, 1] *= 0.1
-    shapes[0, :, 5:] = 0
-    start = models.Start(shapes, np.float32([0.01, 0.01]))
+    shapes = RNG.normal(size=(2, 1, 2, 20, 3)).astype(np.float32)
+    shapes[:, :, 1] *= 0.1
+    shapes[0, ..., 5:, :] = 0
+    noise = np.full((2, 1, 20), 0.01, np.float32)
+    start = models.Start(shapes, noise)
     model = models.build(config.model, skeletons, start)
     params = jax.jit(model.init)(jax.random.key(0))
     # The head begins at zero.
@@ -286,7 +287,7 @@ def folder(tmp_path_factory):
     write_json(folder / "config.json", dataclasses.asdict(config))
     write_skeletons(folder / FILENAME, skeletons, (False, True))
     np.savez(
-        folder / "factorization.npz", **dataclasses.asdict(start), rigid=shapes[:, 0]
+        folder / "factorization.npz", **dataclasses.asdict(start), rigid=shapes[:, 0, 0]
     )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(3, state, iter(grain.MapDataset.range(4).to_iter_dataset()))

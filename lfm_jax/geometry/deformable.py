@@ -1,16 +1,17 @@
 """Pose and deformation of a low-rank shape from n image points.
 
-A category's shape is mean + sum_k z_k V_k with Gaussian coefficients z ~ N(0, I) and
-image noise of variance `noise` per coordinate. Given 2D, the pose is that of
-`pose.fit_pose` and z has the Gaussian posterior of probabilistic principal components
-(Torresani, Hertzmann & Bregler, "Nonrigid structure-from-motion: estimating shape and
-motion with hierarchical priors", 2008): what the 2D does not support stays at zero.
+A category's shape is mean + sum_k z_k V_k with Gaussian coefficients z ~ N(0, I). Each
+keypoint has its own image noise, so that hands, which the bases explain badly, do not
+turn the torso. Given 2D, pose and z are found by alternation: z has the Gaussian
+posterior of factor analysis (Torresani, Hertzmann & Bregler, "Nonrigid structure-from-
+motion: estimating shape and motion with hierarchical priors", 2008, with one noise per
+keypoint), and what the 2D does not support stays at zero.
 
 Mean and bases are stacked as `shapes` [m n 3], m = k + 1, the mean first, with weights
-w = (1, z). As for a rigid pose, the points enter only through second moments of the
-centred points, so that the alternation costs nothing in n:
+(1, z). Points weigh w = 1 / noise, and enter only through second moments of points
+centred with these weights, so that the alternation costs nothing in n:
 
-    T [m 3 m 3] = sum_n S_kn S_ln^T,   C [m 3 2] = sum_n S_kn x_n^T
+    T [m 3 m 3] = sum_n w_n S_kn S_ln^T,   C [m 3 2] = sum_n w_n S_kn x_n^T
 
 Pose and coefficients are constants for derivatives.
 """
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
-from lfm_jax.geometry.pose import pose_from_moments
+from lfm_jax.geometry.pose import ScalePrior, pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
@@ -31,24 +32,39 @@ from lfm_jax.types import ArrayLike, Pose
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Second moments T and C of centred points; see the module's header."""
+    """Weighted second moments T and C, and the means they are about."""
 
     shapes: Float[ArrayLike, "*b m 3 m 3"]
     cross: Float[ArrayLike, "*b m 3 2"]
+    shape_means: Float[ArrayLike, "*b m 3"]
+    image_mean: Float[ArrayLike, "*b 2"]
+
+
+def weights(
+    noise: Float[ArrayLike, "*b n"], mask: Bool[ArrayLike, "*b n"]
+) -> Float[ArrayLike, "*b n"]:
+    """1 / noise where a point is seen, else 0."""
+    return jnp.where(mask, 1.0 / jnp.where(mask, noise, 1.0), 0.0)
 
 
 def moments(
     shapes: Float[ArrayLike, "*b m n 3"],
     points2d: Float[ArrayLike, "*b n 2"],
-    mask: Bool[ArrayLike, "*b n"],
+    weight: Float[ArrayLike, "*b n"],
 ) -> Moments:
-    """Moments of stacked shapes and image points over the mask, translation free."""
-    masks = jnp.broadcast_to(mask[..., None, :], shapes.shape[:-1])
-    centred = numerics.centre(shapes, masks)
-    image = numerics.centre(points2d, mask)
+    """Moments of stacked shapes and image points; points of weight 0 play no part."""
+    points2d = numerics.keep(points2d, weight > 0.0)
+    total = jnp.maximum(jnp.sum(weight, axis=-1), numerics.TINY)[..., None]
+    image_mean = einsum("...n,...na->...a", weight, points2d) / total
+    shape_means = einsum("...n,...kni->...ki", weight, shapes) / total[..., None]
+    image = (points2d - image_mean[..., None, :]) * weight[..., None]
+    centred = shapes - shape_means[..., None, :]
+    weighted = centred * weight[..., None, :, None]
     return Moments(
-        einsum("...kni,...lnj->...kilj", centred, centred),
+        einsum("...kni,...lnj->...kilj", weighted, centred),
         einsum("...kni,...na->...kia", centred, image),
+        shape_means,
+        image_mean,
     )
 
 
@@ -62,9 +78,10 @@ def deform(
 
 def fit_low_rank(
     shapes: Float[ArrayLike, "*b m n 3"],
-    noise: Float[ArrayLike, "*b"],
+    noise: Float[ArrayLike, "*b n"],
     points2d: Float[ArrayLike, "*b n 2"],
     mask: Bool[ArrayLike, "*b n"],
+    prior: ScalePrior | None = None,
     *,
     rounds: int = 6,
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
@@ -75,34 +92,38 @@ def fit_low_rank(
 
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
-        noise: variance of an image coordinate, in the units of `points2d` squared.
+        noise: variance of an image coordinate of each keypoint, in the units of
+            `points2d` squared.
         points2d: observed image points.
         mask: which points are observed.
+        prior: what is known of the scale; its weight is one over a variance.
         rounds: alternations.
 
     Returns:
         The coefficients and the pose, constant for derivatives.
     """
     shapes, noise, points2d = jax.lax.stop_gradient((shapes, noise, points2d))
-    moment = moments(shapes, points2d, mask)
+    moment = moments(shapes, points2d, weights(noise, mask))
+    if prior is None:
+        prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
     gram, cross = moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :]
-    scale, rotation = pose_from_moments(gram, cross, None, 5)
-    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), shapes.dtype)
-    if none.shape[-1] == 0:
-        rounds = 0
+    scale, rotation = pose_from_moments(gram, cross, None, 5, prior)
+    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), points2d.dtype)
 
     def alternate(_, carry):
         _, scale, rotation = carry
-        coefficients, _ = posterior(moment, noise, scale, rotation)
-        scale, rotation = refine_pose(moment, coefficients, rotation)
+        coefficients, _ = posterior(moment, scale, rotation)
+        scale, rotation = refine_pose(moment, coefficients, rotation, prior)
         return coefficients, scale, rotation
 
     def run(rotation):
-        scale, rotation = pose_from_moments(gram, cross, rotation, 2)
-        found = jax.lax.fori_loop(0, rounds, alternate, (none, scale, rotation))
-        return found, _log_posterior(moment, noise, *found)
+        scale, rotation = pose_from_moments(gram, cross, rotation, 2, prior)
+        found = none, scale, rotation
+        if none.shape[-1]:
+            found = jax.lax.fori_loop(0, rounds, alternate, found)
+        return found, _log_posterior(moment, prior, *found)
 
-    mirror = jnp.array([1.0, 1.0, -1.0], shapes.dtype)
+    mirror = jnp.array([1.0, 1.0, -1.0], points2d.dtype)
     mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, gram)
     starts = jnp.stack([rotation, rotations.nearest_rotation(mirrored)])
     found, probability = jax.vmap(run)(starts)
@@ -110,11 +131,13 @@ def fit_low_rank(
     coefficients, scale, rotation = jax.tree.map(
         lambda leaf: _where(second, leaf[1], leaf[0]), found
     )
-    shape_mean = numerics.masked_mean(deform(shapes, coefficients), mask)
-    moved = einsum("...ij,...j->...i", rotation[..., :2, :], shape_mean)
-    image_mean = numerics.masked_mean(points2d, mask)
-    pose = Pose(scale, rotation, image_mean - scale[..., None] * moved)
-    return coefficients, pose
+    middle = moment.shape_means[..., 0, :] + einsum(
+        "...k,...ki->...i", coefficients, moment.shape_means[..., 1:, :]
+    )
+    moved = einsum("...ij,...j->...i", rotation[..., :2, :], middle)
+    return coefficients, Pose(
+        scale, rotation, moment.image_mean - scale[..., None] * moved
+    )
 
 
 def _where(condition, one, other):
@@ -122,55 +145,54 @@ def _where(condition, one, other):
     return jnp.where(condition.reshape(shape), one, other)
 
 
-def _log_posterior(moment, noise, coefficients, scale, rotation):
+def _log_posterior(moment, prior, coefficients, scale, rotation):
     """Log-probability of coefficients and pose given the 2D, up to what all share."""
     gram, cross = _weighted(moment, coefficients)
     camera = scale[..., None, None] * rotation[..., :2, :]
     image = einsum("...ai,...ij,...aj->...", camera, gram, camera)
     fit = einsum("...ai,...ia->...", camera, cross)
-    prior = jnp.sum(jnp.square(coefficients), axis=-1)
-    return -0.5 * ((image - 2.0 * fit) / noise + prior)
+    known = prior.weight * jnp.square(scale - prior.scale)
+    codes = jnp.sum(jnp.square(coefficients), axis=-1)
+    return -0.5 * (image - 2.0 * fit + known + codes)
 
 
 def _weighted(moment, coefficients):
     """Gram and cross moments of the shape that the coefficients make."""
     one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
-    weights = jnp.concatenate([one, coefficients], axis=-1)
-    half = einsum("...k,...kilj->...ilj", weights, moment.shapes)
-    gram = einsum("...l,...ilj->...ij", weights, half)
-    return gram, einsum("...k,...kia->...ia", weights, moment.cross)
+    stacked = jnp.concatenate([one, coefficients], axis=-1)
+    half = einsum("...k,...kilj->...ilj", stacked, moment.shapes)
+    gram = einsum("...l,...ilj->...ij", stacked, half)
+    return gram, einsum("...k,...kia->...ia", stacked, moment.cross)
 
 
 def refine_pose(
     moment: Moments,
     coefficients: Float[ArrayLike, "*b k"],
     rotation: Float[ArrayLike, "*b 3 3"],
+    prior: ScalePrior,
     refinements: int = 2,
 ) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
     """Scale and rotation for known coefficients, from a rotation near by."""
     gram, cross = _weighted(moment, coefficients)
-    return pose_from_moments(gram, cross, rotation, refinements)
+    return pose_from_moments(gram, cross, rotation, refinements, prior)
 
 
 def posterior(
     moment: Moments,
-    noise: Float[ArrayLike, "*b"],
     scale: Float[ArrayLike, "*b"],
     rotation: Float[ArrayLike, "*b 3 3"],
 ) -> tuple[Float[ArrayLike, "*b k"], Float[ArrayLike, "*b k k"]]:
     """Gaussian posterior of the coefficients at a known pose.
 
-    With A the images of the bases, the mean is
-    (A^T A + noise I)^-1 A^T (x - s P R mean), and the covariance
-    noise (A^T A + noise I)^-1.
+    With A the images of the bases and W the weights, the covariance is
+    (A^T W A + I)^-1 and the mean is that times A^T W (x - s P R mean).
     """
     camera = scale[..., None, None] * rotation[..., :2, :]
     half = einsum("...ai,...kilj->...aklj", camera, moment.shapes)
     products = einsum("...aklj,...aj->...kl", half, camera)
     image = einsum("...kia,...ai->...k", moment.cross, camera)
-    size = products.shape[-1] - 1
-    precision = products[..., 1:, 1:] + numerics.scaled_identity(noise, size)
-    inverse = jnp.linalg.inv(precision)
+    one = jnp.ones(scale.shape, products.dtype)
+    identity = numerics.scaled_identity(one, products.shape[-1] - 1)
+    inverse = jnp.linalg.inv(products[..., 1:, 1:] + identity)
     right = image[..., 1:] - products[..., 1:, 0]
-    coefficients = einsum("...kl,...l->...k", inverse, right)
-    return coefficients, noise[..., None, None] * inverse
+    return einsum("...kl,...l->...k", inverse, right), inverse

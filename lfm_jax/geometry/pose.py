@@ -10,8 +10,13 @@ over the mask, the squared error depends on the points only through
 so that refinement costs nothing in n. Depth along z is what the pose adds to the image:
 under orthographic projection the sign of all depths together is not observable.
 
+Where something is known about the scale before the image is seen (an object that keeps
+its size), weight * (s - known)^2 is added to E.
+
 The pose is a constant for derivatives (envelope theorem, see procrustes.py).
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +28,15 @@ from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
 RIDGE = 1e-4  # relative; keeps planar and collinear shapes solvable
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScalePrior:
+    """weight * (s - scale)^2, added to the squared error; weight 0 says nothing."""
+
+    scale: Float[ArrayLike, "*b"]
+    weight: Float[ArrayLike, "*b"]
 
 
 def apply_pose(
@@ -76,13 +90,16 @@ def pose_from_moments(
     cross: Float[ArrayLike, "*b 3 2"],
     start: Float[ArrayLike, "*b 3 3"] | None,
     refinements: int,
+    prior: ScalePrior | None = None,
 ) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
     """Scale and rotation from G = Y^T Y and B = Y^T X of centred points."""
+    if prior is None:
+        prior = ScalePrior(*(jnp.zeros(gram.shape[:-2], gram.dtype) for _ in range(2)))
     rotation = _closed_form(gram, cross) if start is None else start
     rotation = jax.lax.fori_loop(
-        0, refinements, lambda _, r: _refine(r, gram, cross), rotation
+        0, refinements, lambda _, r: _refine(r, gram, cross, prior), rotation
     )
-    fit, power = _fit_and_power(rotation, gram, cross)
+    fit, power = _fit_and_power(rotation, gram, cross, prior)
     return numerics.safe_divide(fit, power), rotation
 
 
@@ -94,22 +111,23 @@ def _closed_form(gram, cross):
     return rotations.nearest_rotation(jnp.swapaxes(padded, -1, -2))
 
 
-def _fit_and_power(rotation, gram, cross):
-    """<Q, B> and <Q, G Q>; the best scale is their quotient."""
+def _fit_and_power(rotation, gram, cross, prior):
+    """E = const - 2 s fit + s^2 power; the best scale is fit / power."""
     q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
     power = jnp.sum(q * einsum("...ij,...jk->...ik", gram, q), axis=(-2, -1))
-    return jnp.sum(q * cross, axis=(-2, -1)), power
+    fit = jnp.sum(q * cross, axis=(-2, -1))
+    return fit + prior.weight * prior.scale, power + prior.weight
 
 
-def _explained(rotation, gram, cross):
-    """c - E at the best non-negative scale: what the pose explains of the image."""
-    fit, power = _fit_and_power(rotation, gram, cross)
+def _explained(rotation, gram, cross, prior):
+    """const - E at the best non-negative scale: what the pose explains."""
+    fit, power = _fit_and_power(rotation, gram, cross, prior)
     return numerics.safe_divide(jnp.square(jnp.maximum(fit, 0.0)), power)
 
 
-def _refine(rotation, gram, cross):
+def _refine(rotation, gram, cross, prior):
     """One damped Gauss-Newton step R <- R exp(w), kept where it does no harm."""
-    fit, power = _fit_and_power(rotation, gram, cross)
+    fit, power = _fit_and_power(rotation, gram, cross, prior)
     scale = numerics.safe_divide(jnp.maximum(fit, 0.0), power)[..., None, None]
     q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
     residual = scale * einsum("...ij,...jk->...ik", gram, q) - cross
@@ -128,7 +146,8 @@ def _refine(rotation, gram, cross):
     candidate = einsum(
         "...ij,...jk->...ik", rotation, rotations.from_rotation_vector(step)
     )
-    better = _explained(candidate, gram, cross) >= _explained(rotation, gram, cross)
+    before = _explained(rotation, gram, cross, prior)
+    better = _explained(candidate, gram, cross, prior) >= before
     return jnp.where(better[..., None, None], candidate, rotation)
 
 

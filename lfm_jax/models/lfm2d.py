@@ -4,14 +4,15 @@
     L blocks with Phi in queries and keys
     Y  = Y0 + head(z)
 
-Y0 is the *start*: for every category a mean shape, deformation bases and an image
-noise, factorized from 2D alone and trainable (`classical.factorization`). Given an
-observation, its most probable pose and coefficients are found in closed form
-(`geometry.deformable`), which yields Y0 in the category's canonical frame and turns
-the observation into that frame. The network reads each point there (its lifted
-position, its image residual, the viewing direction) and adds a deviation; the head
-begins at zero, so training begins at the factorization. Reading and writing in the
-canonical frame makes the prediction invariant to in-plane rotation of the input.
+Y0 is the *start*: every category has several low-rank models, factorized from 2D alone
+(`classical.factorization`). Given an observation, each of them has a most probable pose
+and deformation in closed form (`geometry.deformable`); Y0 is their mean in the
+camera, turned back by the pose of the first. That pose also turns the observation into
+the category's canonical frame. The network reads each point there (its lifted position,
+its image residual, how far the models disagree on its depth, the viewing direction) and
+adds a deviation; the head begins at zero, so training begins at the factorization.
+Reading and writing in the canonical frame makes the prediction invariant to in-plane
+rotation of the input.
 
 Without a start (`start=None`) Y0 is zero and the canonical frame is the camera's: the
 published network, which must find everything itself.
@@ -28,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lfm_jax.geometry.deformable import deform, fit_low_rank
+from lfm_jax.geometry.pose import apply_pose
 from lfm_jax.models.attention import (
     Block,
     attention_mask,
@@ -44,15 +46,16 @@ DEVIATIONS = 5.0  # standard deviations of the image noise in a unit output
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Factorized shape of every category, padded to the longest.
+    """Factorized models of every category, keypoints padded to the longest.
 
     Attributes:
-        shapes: mean shape and deformation bases; zero where a category has fewer.
+        shapes: mean and bases of j models per category, all in the same of the two
+            depth signs; zero where a model has fewer bases.
         noise: variance of an image coordinate, for 2D of RMS radius 1.
     """
 
-    shapes: Float[np.ndarray, "c m n 3"]
-    noise: Float[np.ndarray, "c"]
+    shapes: Float[np.ndarray, "c j m n 3"]
+    noise: Float[np.ndarray, "c j n"]
 
 
 class LFM2D(nn.Module):
@@ -104,7 +107,7 @@ class LFM2D(nn.Module):
         first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
         deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
-        shape = shape + self._reach()[category, None, None] * deviation
+        shape = shape + self._reach()[category, :count, None] * deviation
         return keep(shape - masked_mean(shape, present)[..., None, :], present)
 
     def _phi(self):
@@ -115,12 +118,13 @@ class LFM2D(nn.Module):
     def _reach(self):
         """Size of a unit deviation: as far as the start leaves the 2D unexplained.
 
-        A category whose start explains its 2D to 1 % has no use for a deviation of
-        10 %, and would only be hurt by what the network learns for others.
+        What the start explains to 1 % has no use for a deviation of 10 %, and would
+        only be hurt by what the network learns for others.
         """
         if self.start is None:
-            return jnp.ones(len(self.present))
-        return DEVIATIONS * jnp.sqrt(jnp.asarray(self.start.noise))
+            return jnp.ones(self.present.shape)
+        noise = jnp.asarray(np.mean(self.start.noise, axis=1))
+        return DEVIATIONS * jnp.sqrt(noise)
 
     def _begin(self, points, observed, category):
         """Y0 and what the network reads of each point, in the canonical frame."""
@@ -128,23 +132,30 @@ class LFM2D(nn.Module):
         if self.start is None:
             flat = jnp.concatenate([points, zero], axis=-1)
             return jnp.zeros_like(flat), flat
-        # a constant that travels with the parameters: trained along, it drifts away
-        # from the noise it was factorized with, and the whole fit comes apart
-        table = self.param("start", lambda _: jnp.asarray(self.start.shapes))
-        shapes = jax.lax.stop_gradient(table)[category, :, : points.shape[-2]]
-        noise = jnp.asarray(self.start.noise)[category]
-        codes, pose = fit_low_rank(shapes, noise, points, observed)
-        shape = deform(shapes, codes)
-        fixed = jax.lax.stop_gradient(shape)
-        # the observation in the canonical frame and scale: image xy, depth of the start
-        camera = einsum("...ij,...nj->...ni", pose.rotation, fixed)
+        mean, unsure, pose = self._consult(points, observed, category)
         scale = jnp.maximum(pose.scale, 1e-3)[..., None, None]
-        image = (points - pose.translation[..., None, :]) / scale
-        residual = keep(image - camera[..., :2], observed)
-        back = lambda v: einsum("...ji,...nj->...ni", pose.rotation, v)
+        shift = jnp.pad(pose.translation, ((0, 0), (0, 1)))
+        back = lambda v: einsum("...ji,...nj->...ni", pose.rotation, v) / scale
+        shape = back(mean - shift[:, None])
+        residual = keep(points - mean[..., :2], observed)
         residual = back(jnp.concatenate([residual, zero], axis=-1))
-        view = jnp.broadcast_to(pose.rotation[..., None, 2, :], fixed.shape)
-        return shape, jnp.concatenate([fixed + residual, 10.0 * residual, view], -1)
+        view = jnp.broadcast_to(pose.rotation[..., None, 2, :], shape.shape)
+        features = [shape + residual, 10.0 * residual, 10.0 * unsure / scale, view]
+        return shape, jnp.concatenate(features, axis=-1)
+
+    def _consult(self, points, observed, category):
+        """The models' mean in the camera, their disagreement, the pose of the first."""
+        count = points.shape[-2]
+        shapes = jnp.asarray(self.start.shapes)[category, :, :, :count]
+        noise = jnp.asarray(self.start.noise)[category, :, :count]
+        each = lambda x: jnp.broadcast_to(
+            x[:, None], (len(x), noise.shape[1], *x.shape[1:])
+        )
+        codes, poses = fit_low_rank(shapes, noise, each(points), each(observed))
+        posed = apply_pose(poses, deform(shapes, codes))
+        mean, unsure = jnp.mean(posed, axis=1), jnp.std(posed[..., 2:], axis=1)
+        first = jax.tree.map(lambda leaf: leaf[:, 0], poses)
+        return jax.lax.stop_gradient((mean, unsure, first))
 
     def _token_features(self, features, observed, present):
         seen = (observed & present)[..., None].astype(features.dtype)

@@ -128,7 +128,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     claim_file(workdir / "split.json", dataset.split)
     known = [isinstance(part, Labelled) for part in dataset.evaluation.validation]
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
-    factors = factorized(training, config.model.bases, config.seed, workdir)
+    factors = factorized(dataset, config.model.bases, config.seed, workdir)
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()

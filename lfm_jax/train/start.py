@@ -1,5 +1,11 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
+For every number of bases in `model.bases`, several factorizations from different random
+starts are made, and the one that best predicts hidden points of validation frames, 2D
+alone, is kept. Those kept explain the same images with different depths, and the mean
+of their depths is better than any one of them. All are brought to the same depth sign,
+by the sign of their correlation with the first.
+
 Factorization takes seconds to minutes, so it is done once and kept in the work
 directory; a resumed run reads the very same numbers.
 """
@@ -15,13 +21,15 @@ import zlib
 import numpy as np
 from jaxtyping import Float
 
-from lfm_jax.classical.factorization import factorize
-from lfm_jax.data.dataset import TrainingData
+from lfm_jax.classical.factorization import factorize, predict_hidden
+from lfm_jax.data.dataset import Dataset
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
+from lfm_jax.types import Labelled
 
 FILENAME = "factorization.npz"
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
+RESTARTS = 4  # factorizations of a category to choose from, each from many starts
 
 # What NumPy raises on a file that is missing or not what it was.
 DAMAGED = (
@@ -43,7 +51,7 @@ class Factorized:
 
     Attributes:
         rigid: one shape per category, RMS radius 1: the yardstick.
-        start: the deformable shapes that the network begins at.
+        start: the deformable models that the network begins at.
     """
 
     rigid: Float[np.ndarray, "c n 3"]
@@ -51,12 +59,22 @@ class Factorized:
 
 
 def factorized(
-    training: TrainingData, bases: int, seed: int, workdir: pathlib.Path
+    dataset: Dataset, bases: str, seed: int, workdir: pathlib.Path
 ) -> Factorized:
-    """Reads the factorization of a run, or makes and keeps it."""
+    """Reads the factorization of a run, or makes and keeps it.
+
+    Args:
+        dataset: only its 2D is read.
+        bases: comma-separated numbers of bases, one for each model of a category.
+        seed: of the random starts.
+        workdir: where it is kept.
+
+    Raises:
+        LfmError: `bases` is no list of numbers, or the kept file is damaged.
+    """
     path = workdir / FILENAME
     if not path.exists():
-        _write(path, _factorize(training, bases, seed))
+        _write(path, _factorize(dataset, _numbers(bases), seed))
     return read_factorized(path)
 
 
@@ -77,40 +95,88 @@ def read_factorized(path: pathlib.Path) -> Factorized:
         ) from error
 
 
-def _factorize(training: TrainingData, bases: int, seed: int) -> dict[str, np.ndarray]:
+def _numbers(bases: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(text) for text in bases.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0:
+        raise LfmError(
+            f"model.bases is {bases!r}; give numbers of bases such as '2,5,9'."
+        )
+    return numbers
+
+
+def _factorize(
+    dataset: Dataset, bases: tuple[int, ...], seed: int
+) -> dict[str, np.ndarray]:
     """All categories; the arrays of the file."""
+    training, rows = dataset.training, []
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
-    total, rows = len(training.skeletons), []
-    for skeleton, seen in zip(training.skeletons, training.observations, strict=True):
-        rows.append(_category(seen, bases, seed, width))
-        _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), total)
+    for index, skeleton in enumerate(training.skeletons):
+        record = dataset.evaluation.validation[index]
+        held_out = record.observation if isinstance(record, Labelled) else record
+        seen = training.observations[index]
+        rows.append(_category(seen, held_out, bases, seed, width))
+        _log.info(
+            "factorized %s (%d of %d)",
+            skeleton.name,
+            len(rows),
+            len(training.skeletons),
+        )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _category(seen, bases, seed, width):
+def _category(seen, held_out, bases, seed, width):
     padded = NARROWEST
     while padded < seen.annotated.shape[1]:
         padded *= 2
-    fit = functools.partial(
-        factorize,
-        seen.points2d,
-        seen.annotated,
-        width=min(padded, width),
-        seed=seed,
-    )
-    rigid = fit(0)
-    deformable = fit(bases) if bases else rigid
-
-    def pad(shapes, size):
-        missing = size - shapes.shape[0], width - shapes.shape[1]
-        widths = [(0, missing[0]), (0, missing[1]), (0, 0)]
-        return np.pad(shapes, widths).astype(np.float32)
-
+    padded = min(padded, width)
+    fit = functools.partial(factorize, seen.points2d, seen.annotated, width=padded)
+    (rigid,) = fit(seed=seed)
+    found = [fit(bases, seed=RESTARTS * seed + i) for i in range(RESTARTS)]
+    chosen = [
+        _choose([f.model for f in each], held_out, padded)
+        for each in zip(*found, strict=True)
+    ]
+    models = _same_sign(*zip(*chosen, strict=True))
     return {
-        "rigid": pad(rigid.shapes, 1)[0],
-        "shapes": pad(deformable.shapes, bases + 1),
-        "noise": np.float32(deformable.noise),
+        "rigid": _pad(rigid.model.shapes, width, axis=1)[0],
+        "shapes": np.stack(
+            [
+                _pad(_pad(model.shapes, width, axis=1), max(bases) + 1)
+                for model in models
+            ]
+        ),
+        "noise": np.stack([_pad(model.noise, width, value=1.0) for model in models]),
     }
+
+
+def _choose(models, held_out, width):
+    """The model that predicts hidden 2D best, and the depths it gives."""
+    errors, posed = predict_hidden(
+        models, np.asarray(held_out.points2d), held_out.observed, width=width
+    )
+    best = int(np.argmin(errors))
+    return models[best], posed[best, ..., 2]
+
+
+def _same_sign(models, depths):
+    """The models, mirrored where their depths are those of the first mirrored."""
+    mirror = np.array([1.0, 1.0, -1.0])
+    centred = [depth - depth.mean(axis=1, keepdims=True) for depth in depths]
+    return [
+        dataclasses.replace(model, shapes=model.shapes * mirror)
+        if np.sum(depth * centred[0]) < 0.0
+        else model
+        for model, depth in zip(models, centred, strict=True)
+    ]
+
+
+def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
+    widths = [(0, 0)] * values.ndim
+    widths[axis] = (0, size - values.shape[axis])
+    return np.pad(values, widths, constant_values=value).astype(np.float32)
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
