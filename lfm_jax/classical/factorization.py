@@ -105,20 +105,21 @@ def factorize(
     mask: Bool[np.ndarray, "f n"],
     bases: Sequence[int] = (0,),
     *,
+    shared_noise: bool = False,
     width: int | None = None,
     iterations: int = 30,
     seed: int = 0,
 ) -> tuple[Factorization, ...]:
     """Fits the shape of one category to its 2D, with so many bases and with so many.
 
-    Without bases it is plain: one noise for all keypoints, and nothing known of scales.
-
     Args:
         points2d: image points in units that all frames share; values outside the mask
             are ignored.
         mask: which points are seen.
         bases: numbers of deformation bases, which share the search for a start; at most
-            a third of the keypoints is used. (0,) is rigid.
+            a third of the keypoints is used. (0,) is rigid, with one noise for all
+            keypoints and nothing known of scales.
+        shared_noise: one noise for all keypoints, instead of one for each.
         width: pad keypoints to this many, so that categories of different size share
             one compilation.
         iterations: rounds of alternation after the search.
@@ -134,7 +135,7 @@ def factorize(
     keys = jax.random.split(jax.random.key(seed), STARTS)
     most = max(bases)
     active = min(most, count // POINTS_PER_BASIS)
-    models, scores = _search(keys, few, active, min(most, SEARCH_BASES))
+    models, scores = _search(keys, few, active, shared_noise, min(most, SEARCH_BASES))
     start = jax.tree.map(lambda leaf: leaf[jnp.argmax(scores)], models)
     fresh = jax.random.normal(jax.random.key(seed), (most + 1, width, 3))
     found = []
@@ -144,7 +145,8 @@ def factorize(
         shapes = 0.05 * fresh
         shapes = shapes.at[: len(start.shapes)].set(start.shapes)
         shapes = jnp.where(used[:, None, None], shapes, 0.0)
-        model, score = _fit(many, dataclasses.replace(start, shapes=shapes), iterations)
+        model = dataclasses.replace(start, shapes=shapes)
+        model, score = _fit(many, model, shared_noise, iterations)
         shapes = np.asarray(model.shapes)[used, :count]
         model = LowRank(
             shapes - shapes.mean(1, keepdims=True),
@@ -185,7 +187,7 @@ def prepare(points2d, mask, frames, width, unit=None) -> tuple[Frames, float]:
 
 
 @functools.partial(jax.jit, static_argnames="bases")
-def _search(keys, frames: Frames, active, bases):
+def _search(keys, frames: Frames, active, shared, bases):
     """Random starts, rigid and then with a few bases; models and their scores."""
     width = frames.mask.shape[1]
 
@@ -194,27 +196,28 @@ def _search(keys, frames: Frames, active, bases):
         shapes = jax.random.normal(shape_key, (1, width, 3))
         model = LowRank(shapes, jnp.ones(width), jnp.float32(1.0), jnp.float32(1.0))
         # a rigid start that has converged forgets what it started from
-        model = _iterate(frames, model, 3 if bases else 10)
+        model = _iterate(frames, model, True, 3 if bases else 10)
         if bases:
             fresh = jax.random.normal(basis_key, (bases, width, 3))
             used = jnp.arange(bases) < active
             fresh = jnp.where(used[:, None, None], 0.1 * fresh, 0.0)
             shapes = jnp.concatenate([model.shapes, fresh])
-            model = _iterate(frames, dataclasses.replace(model, shapes=shapes), 20)
+            model = dataclasses.replace(model, shapes=shapes)
+            model = _iterate(frames, model, shared, 20)
         return model, log_likelihood(frames, model)
 
     return jax.lax.map(one, keys)
 
 
 @jax.jit
-def _fit(frames, model, iterations):
-    model = _iterate(frames, model, iterations)
+def _fit(frames, model, shared, iterations):
+    model = _iterate(frames, model, shared, iterations)
     return model, log_likelihood(frames, model)
 
 
-def _iterate(frames: Frames, model: LowRank, iterations) -> LowRank:
+def _iterate(frames: Frames, model: LowRank, shared, iterations) -> LowRank:
     """Expectation maximisation; without bases, alternation of pose and shape."""
-    plain = len(model.shapes) == 1
+    shared = jnp.asarray(shared) | (len(model.shapes) == 1)
     _, pose = _explain(frames, model)
 
     def step(_, carry):
@@ -232,7 +235,7 @@ def _iterate(frames: Frames, model: LowRank, iterations) -> LowRank:
             dataclasses.replace(model, shapes=shapes / radius),
             scale * radius,
         )
-        noise = _noise(frames, model, codes, covariance, scale, rotation, plain)
+        noise = _noise(frames, model, codes, covariance, scale, rotation, shared)
         usual, spread = _scales(frames, scale)
         return LowRank(model.shapes, noise, usual, spread), scale, rotation
 
@@ -301,7 +304,7 @@ def _maximise(frames, model, codes, covariance, scale, rotation):
     return numerics.centre(shapes, jnp.broadcast_to(ever, shapes.shape[:2]))
 
 
-def _noise(frames, model, codes, covariance, scale, rotation, plain):
+def _noise(frames, model, codes, covariance, scale, rotation, shared):
     """Variance of an image coordinate of each keypoint, expected over the posterior."""
     camera = scale[:, None, None] * rotation[:, :2]
     images = einsum("fai,kni->fkna", camera, model.shapes)
@@ -315,10 +318,10 @@ def _noise(frames, model, codes, covariance, scale, rotation, plain):
     squares = squares + einsum("fkl,fkna,flna->fn", covariance, bases, bases)
     squares = jnp.sum(jnp.where(frames.mask, squares, 0.0), axis=0)
     count = 2.0 * jnp.sum(frames.mask, axis=0, dtype=squares.dtype)
-    shared = jnp.sum(squares) / jnp.sum(count)
+    usual = jnp.sum(squares) / jnp.sum(count)
     few = 2.0 * SHARED_SIGHTINGS
-    own = shared if plain else (squares + few * shared) / (count + few)
-    return jnp.maximum(jnp.broadcast_to(own, count.shape), NOISE_FLOOR)
+    own = (squares + few * usual) / (count + few)
+    return jnp.maximum(jnp.where(shared, usual, own), NOISE_FLOOR)
 
 
 def _scales(frames, scale):

@@ -1,10 +1,11 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
 For every number of bases in `model.bases`, several factorizations from different random
-starts are made, and the one that best predicts hidden points of validation frames, 2D
-alone, is kept. Those kept explain the same images with different depths, and the mean
-of their depths is better than any one of them. All are brought to the same depth sign,
-by the sign of their correlation with the first.
+starts are made, every other one with a noise of its own for every keypoint, and the one
+that best predicts hidden points of validation frames, 2D alone, is kept. Those kept
+explain the same images with different depths, and the mean of their depths is better
+than any one of them. All are brought to the same depth sign, by the sign of their
+correlation with the first.
 
 Factorization takes seconds to minutes, so it is done once and kept in the work
 directory; a resumed run reads the very same numbers.
@@ -134,7 +135,10 @@ def _category(seen, held_out, bases, seed, width):
     padded = min(padded, width)
     fit = functools.partial(factorize, seen.points2d, seen.annotated, width=padded)
     (rigid,) = fit(seed=seed)
-    found = [fit(bases, seed=RESTARTS * seed + i) for i in range(RESTARTS)]
+    found = [
+        fit(bases, shared_noise=i % 2 == 0, seed=RESTARTS * seed + i)
+        for i in range(RESTARTS)
+    ]
     chosen = [
         _choose([f.model for f in each], held_out, padded)
         for each in zip(*found, strict=True)
