@@ -107,26 +107,12 @@ def fit_low_rank(
     if prior is None:
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
     gram, cross = moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :]
-    scale, rotation = pose_from_moments(gram, cross, None, 5, prior)
-    none = jnp.zeros((*scale.shape, shapes.shape[-3] - 1), points2d.dtype)
-
-    def alternate(_, carry):
-        _, scale, rotation = carry
-        coefficients, _ = posterior(moment, scale, rotation)
-        scale, rotation = refine_pose(moment, coefficients, rotation, prior)
-        return coefficients, scale, rotation
-
-    def run(rotation):
-        scale, rotation = pose_from_moments(gram, cross, rotation, 2, prior)
-        found = none, scale, rotation
-        if none.shape[-1]:
-            found = jax.lax.fori_loop(0, rounds, alternate, found)
-        return found, _log_posterior(moment, prior, *found)
-
+    _, rotation = pose_from_moments(gram, cross, None, 5, prior)
     mirror = jnp.array([1.0, 1.0, -1.0], points2d.dtype)
     mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, gram)
-    starts = jnp.stack([rotation, rotations.nearest_rotation(mirrored)])
-    found, probability = jax.vmap(run)(starts)
+    mirrored = rotations.nearest_rotation(mirrored)
+    run = lambda start: _alternate(moment, prior, start, rounds)
+    found, probability = jax.vmap(run)(jnp.stack([rotation, mirrored]))
     second = probability[1] > probability[0]
     coefficients, scale, rotation = jax.tree.map(
         lambda leaf: _where(second, leaf[1], leaf[0]), found
@@ -138,6 +124,24 @@ def fit_low_rank(
     return coefficients, Pose(
         scale, rotation, moment.image_mean - scale[..., None] * moved
     )
+
+
+def _alternate(moment, prior, rotation, rounds):
+    """Coefficients, scale and rotation from a start, and how probable they are."""
+    bases = moment.cross.shape[-3] - 1
+    none = jnp.zeros((*rotation.shape[:-2], bases), rotation.dtype)
+    scale, rotation = refine_pose(moment, none, rotation, prior)
+
+    def step(_, carry):
+        _, scale, rotation = carry
+        coefficients, _ = posterior(moment, scale, rotation)
+        scale, rotation = refine_pose(moment, coefficients, rotation, prior)
+        return coefficients, scale, rotation
+
+    found = none, scale, rotation
+    if bases:
+        found = jax.lax.fori_loop(0, rounds, step, found)
+    return found, _log_posterior(moment, prior, *found)
 
 
 def _where(condition, one, other):
