@@ -18,7 +18,7 @@ import ml_collections
 from lfm_jax import config
 
 PRESETS = {
-    "archive": {"train.steps": 250},
+    "archive": {"train.steps": 600},
     "base": {
         "model.width": 512,
         "model.layers": 8,
