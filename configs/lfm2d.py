@@ -4,11 +4,12 @@
 
 Presets state what differs from the defaults in lfm_jax/config.py:
 
-    (none)   the embedded zoo, at a size for two CPU cores
-    archive  a folder of keypoint archives, trained longer; name it with
-             --config.data.dir=DIR
-    base     about 25 M parameters, for accelerators
-    debug    seconds; for tests
+    (none)      the embedded zoo, at a size for two CPU cores
+    archive     a folder of keypoint archives, trained longer; name it with
+                --config.data.dir=DIR
+    base        about 25 M parameters, for accelerators
+    supervised  learns from 3D labels: the yardstick of what 2D alone reaches
+    debug       seconds; for tests
 
 They combine, and single values may follow: configs/lfm2d.py:archive,train.steps=100.
 """
@@ -28,6 +29,10 @@ PRESETS = {
         "train.steps": 20000,
         "train.validate_every": 2000,
         "train.checkpoint_every": 2000,
+    },
+    "supervised": {
+        "objective.supervised": True,
+        "optim.learning_rate": 1e-3,
     },
     "debug": {
         "model.width": 16,

@@ -68,10 +68,12 @@ class ObjectiveConfig:
     Attributes:
         view_weight: lambda of the view-consistency term.
         hide: largest share of observed points hidden from the network in training.
+        supervised: learn from 3D labels instead: a yardstick, no 2D-LFM.
     """
 
     view_weight: float = 0.3
     hide: float = 0.1
+    supervised: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

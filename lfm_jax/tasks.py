@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from lfm_jax import losses
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.numerics import centre, einsum, keep, masked_mean, rms_radius
 from lfm_jax.types import ArrayLike, Observation, Packing, Pose, Prediction
@@ -36,8 +37,9 @@ class Task:
     """An objective over a model.
 
     Attributes:
-        loss: (apply, params, observation, packing, key) -> values per example [b]: a
-            dict with "loss", which is minimised, and its terms.
+        loss: (apply, params, records, packing, key) -> values per example [b]: a dict
+            with "loss", which is minimised, and its terms. Records are an Observation
+            for tasks from 2D, a Labelled for tasks from 3D.
     """
 
     loss: Callable[..., dict[str, Float[ArrayLike, "b"]]]
@@ -122,6 +124,51 @@ def lfm2d_task(config: ObjectiveConfig) -> Task:
         }
 
     return Task(loss)
+
+
+def supervised_task(config: ObjectiveConfig) -> Task:
+    """The same network learning from 3D labels: what 2D alone is measured against.
+
+    Mean distance to the truth, once of the canonical shape after similarity Procrustes
+    (the loss of 3D-LFM) and once of the posed shape in the camera, in which depth is
+    read. The start of a category is in one of two depth signs, so the truth is taken in
+    the sign that fits the category's examples in the batch better.
+    """
+
+    def loss(apply, params, labelled, packing, key):
+        hidden = _hide(key, labelled.observation, config.hide)
+        normal, size, _ = normalise(hidden)
+        canonical = apply(params, normal, packing)
+        pose = fit_pose(canonical, normal.points2d, normal.observed)
+        posed = centre(apply_pose(pose, canonical), labelled.evaluated)
+        true = centre(labelled.points3d / size[:, None, None], labelled.evaluated)
+        signs = jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
+        terms = [
+            _against(true * sign[None, None], canonical, posed, labelled.evaluated)
+            for sign in signs
+        ]
+        category = labelled.observation.category
+        sums = [
+            jax.ops.segment_sum(shape + camera, category, len(category))[category]
+            for shape, camera in terms
+        ]
+        shape, camera = jax.tree.map(
+            lambda plain, mirrored: jnp.where(sums[0] <= sums[1], plain, mirrored),
+            *terms,
+        )
+        return {"loss": shape + camera, "loss_shape": shape, "loss_camera": camera}
+
+    return Task(loss)
+
+
+def _against(true, canonical, posed, mask):
+    """Mean distances of the aligned canonical shape and of the posed shape."""
+    found = align_similarity(canonical, true, mask)
+    aligned = apply_alignment(found, canonical)
+    return (
+        losses.mean_distance(aligned, true, mask),
+        losses.mean_distance(posed, true, mask),
+    )
 
 
 def reprojection_loss(

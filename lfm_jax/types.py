@@ -57,6 +57,11 @@ class Observation:
     annotated: Bool[ArrayLike, "*b n"]
     category: Int[ArrayLike, "*b"]
 
+    @property
+    def observation(self) -> "Observation":
+        """Itself: what is true or not known in 3D may be asked for its 2D alike."""
+        return self
+
 
 @_tree
 class Labelled:

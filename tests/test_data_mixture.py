@@ -1,5 +1,6 @@
 """Packing, and the stream of batches."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 
 from lfm_jax.data.dataset import TrainingData
 from lfm_jax.data.mixture import densest, pack, training_batches
-from lfm_jax.types import Observation, Skeleton
+from lfm_jax.errors import LfmError
+from lfm_jax.types import Labelled, Observation, Skeleton
 
 COUNTS, FRAMES = (4, 9, 6), (5, 40, 13)
 
@@ -140,3 +142,30 @@ def test_a_restored_stream_goes_on_where_it_was(steps):
     resumed.set_state(state)
     for batch, _ in whole[steps:]:
         assert same(next(resumed)[0], batch)
+
+
+def test_labels_are_those_of_the_frames():
+    """In camera coordinates the xy of the truth is the observation's."""
+    data = training()
+    truth = [
+        Labelled(
+            seen,
+            np.concatenate([seen.points2d, seen.points2d[..., :1]], axis=-1),
+            seen.observed,
+        )
+        for seen in data.observations
+    ]
+    batch, _ = next(iter(training_batches(data, per_category=2, seed=3, truth=truth)))
+    plain, _ = next(iter(training_batches(data, per_category=2, seed=3)))
+    np.testing.assert_array_equal(batch.points3d[..., :2], plain.points2d)
+    np.testing.assert_array_equal(batch.evaluated, plain.observed)
+    for one, other in zip(
+        jax.tree.leaves(batch.observation), jax.tree.leaves(plain), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_learning_from_labels_needs_them_everywhere():
+    data = training()
+    with pytest.raises(LfmError, match="has no 3D"):
+        training_batches(data, per_category=1, seed=0, truth=data.observations)

@@ -111,6 +111,50 @@ class TestObjective:
             evaluate(flat, labelled)
 
 
+class TestSupervised:
+    mirror = np.array([1.0, 1.0, -1.0], np.float32)
+
+    def terms(self, apply, points, hide=0, evaluated=None):
+        evaluated = jnp.ones((B, N), bool) if evaluated is None else evaluated
+        labelled = Labelled(observation(points, hide), jnp.asarray(points), evaluated)
+        task = tasks.supervised_task(ObjectiveConfig(hide=0.0, supervised=True))
+        return jax.jit(
+            lambda seen: task.loss(apply, None, seen, None, jax.random.key(0))
+        )(labelled)
+
+    def test_the_truth_has_no_loss_in_either_sign_of_depth(self):
+        points = truth()
+        for shape in (points[0], points[0] * self.mirror):
+
+            def apply(params, seen, packing=None, shape=shape):
+                return jnp.broadcast_to(jnp.asarray(shape), (B, N, 3))
+
+            np.testing.assert_allclose(
+                self.terms(apply, points)["loss"], 0.0, atol=5e-3
+            )
+
+    def test_one_sign_serves_all_examples_of_a_category(self):
+        """Half in one sign and half in the other cannot both be right."""
+        points = truth()
+        both = points[0] * np.where(np.arange(B)[:, None, None] < 2, self.mirror, 1.0)
+
+        def apply(params, seen, packing=None):
+            return jnp.asarray(both, jnp.float32)
+
+        loss = np.asarray(self.terms(apply, points)["loss"])
+        assert (loss[:2] > 0.1).all()
+        np.testing.assert_allclose(loss[2:], 0.0, atol=5e-3)
+
+    def test_a_flat_prediction_has_a_loss_and_unevaluated_points_none(self):
+        points = truth()
+        assert (np.asarray(self.terms(flat, points)["loss_camera"]) > 0.1).all()
+        evaluated = jnp.broadcast_to(jnp.arange(N) >= 3, (B, N))
+        moved = points.copy()
+        moved[:, :3, 2] += 9.0
+        one, two = (self.terms(flat, p, 0, evaluated) for p in (points, moved))
+        np.testing.assert_array_equal(one["loss"], two["loss"])
+
+
 class TestLift:
     def test_keeps_what_was_observed_and_flips_only_depth(self):
         points = truth()

@@ -106,9 +106,7 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
         raise LfmError(f"no category is left to train on ({reasons}): add data.")
     training = TrainingData(
         skeletons=tuple(one.category.skeleton for one in seen),
-        observations=tuple(
-            _observation(_take(one.view, one.rows.train)) for one in seen
-        ),
+        observations=tuple(_take(one.view, one.rows.train).observation for one in seen),
         sequences=tuple(one.category.sequence[one.rows.train] for one in seen),
     )
     return Dataset(
@@ -154,7 +152,7 @@ def _see(category, category_id, config) -> _Seen | str:
     if reason:
         return reason
     view = views.one_view(category, category_id, config.camera, config.view_seed)
-    usable = _observation(view).observed.sum(axis=1) >= views.MIN_VISIBLE
+    usable = view.observation.observed.sum(axis=1) >= views.MIN_VISIBLE
     few = f"fewer than {views.MIN_VISIBLE} visible points"
     if reason := split.too_few(int(usable.sum())):
         return f"{reason}; {frames - int(usable.sum())} with {few} were dropped"
@@ -166,10 +164,6 @@ def _see(category, category_id, config) -> _Seen | str:
             return f"all {part} frames have {few}"
     dropped = frames - int(usable.sum())
     return _Seen(category, view, split.Split(rows.rule, **kept), dropped)
-
-
-def _observation(view):
-    return view.observation if isinstance(view, Labelled) else view
 
 
 def _take(view, rows):

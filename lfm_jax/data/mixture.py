@@ -13,10 +13,12 @@ import sys
 from collections.abc import Sequence
 
 import grain
+import jax
 import numpy as np
 
 from lfm_jax.data.dataset import TrainingData
-from lfm_jax.types import Observation, Packing
+from lfm_jax.errors import LfmError
+from lfm_jax.types import Labelled, Observation, Packing
 
 
 def pack(counts: Sequence[int], row_length: int) -> Packing:
@@ -63,25 +65,45 @@ def densest(counts: Sequence[int]) -> Packing:
 
 
 def training_batches(
-    training: TrainingData, *, per_category: int, seed: int
+    training: TrainingData,
+    *,
+    per_category: int,
+    seed: int,
+    truth: Sequence[Labelled | Observation] | None = None,
 ) -> grain.IterDataset:
-    """An endless, checkpointable stream of `(Observation, Packing)` NumPy batches.
+    """An endless, checkpointable stream of `(records, Packing)` NumPy batches.
 
-    A batch is a pure function of the seed and the step.
+    A batch is a pure function of the seed and the step. Its records are an Observation,
+    or a Labelled where the truth of the frames is given.
 
     Args:
         training: the frames.
         per_category: shapes of every category in a batch.
         seed: of the order of the frames, and of nothing else.
+        truth: the same frames with 3D, for tasks that learn from labels.
+
+    Raises:
+        LfmError: a category of `truth` has no 3D.
     """
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
     packing = densest(counts * per_category)
-    rows, gather = _sampler(training, per_category, seed), _gatherer(training)
+    records = training.observations if truth is None else _labelled(training, truth)
+    rows, gather = _sampler(training, per_category, seed), _gatherer(records)
     return (
         grain.MapDataset.range(sys.maxsize)
         .map(lambda step: (gather(rows(step)), packing))
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
     )
+
+
+def _labelled(training, truth):
+    for skeleton, record in zip(training.skeletons, truth, strict=True):
+        if not isinstance(record, Labelled):
+            raise LfmError(
+                f"{skeleton.name} has no 3D, which objective.supervised learns from; "
+                "leave it out with data.only."
+            )
+    return truth
 
 
 def _sampler(training, per_category, seed):
@@ -109,29 +131,34 @@ def _sampler(training, per_category, seed):
     return rows
 
 
-def _gatherer(training):
-    """A function from rows, counted through all categories, to a padded Observation.
+def _gatherer(records):
+    """A function from rows, counted through all categories, to padded records.
 
     Keypoints of all frames lie end to end, unpadded, so that a batch is one gather.
     """
-    observations = training.observations
-    counts = [observation.observed.shape[1] for observation in observations]
-    category = np.concatenate([observation.category for observation in observations])
-    count = np.array(counts)[category]
+    category = np.concatenate([record.observation.category for record in records])
+    counts = np.array([record.observation.observed.shape[1] for record in records])
+    count = counts[category]
     start = np.cumsum(count) - count
-    points2d = np.concatenate([o.points2d.reshape(-1, 2) for o in observations])
-    observed = np.concatenate([o.observed.reshape(-1) for o in observations])
-    annotated = np.concatenate([o.annotated.reshape(-1) for o in observations])
     keypoint = np.arange(max(counts))
+    by_frame = jax.tree.map(lambda leaf: leaf.ndim == 1, records[0])
+
+    def join(whole, *leaves):
+        ends = [x if whole else np.asarray(x).reshape(-1, *x.shape[2:]) for x in leaves]
+        return np.concatenate(ends)
+
+    values = jax.tree.map(join, by_frame, *records)
 
     def gather(rows):
         real = keypoint < count[rows, None]
         token = np.where(real, start[rows, None] + keypoint, 0)
-        return Observation(
-            points2d=np.where(real[..., None], points2d[token], np.float32(0)),
-            observed=observed[token] & real,
-            annotated=annotated[token] & real,
-            category=category[rows],
-        )
+
+        def take(whole, array):
+            if whole:
+                return array[rows]
+            there = real.reshape(real.shape + (1,) * (array.ndim - 1))
+            return np.where(there, array[token], array.dtype.type(0))
+
+        return jax.tree.map(take, by_frame, values)
 
     return gather

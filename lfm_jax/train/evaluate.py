@@ -150,11 +150,7 @@ def frame_errors(
 
 
 def _width(evaluation: EvaluationData) -> int:
-    return max(_observation(r).points2d.shape[-2] for r in evaluation.validation)
-
-
-def _observation(record: Labelled | Observation) -> Observation:
-    return record.observation if isinstance(record, Labelled) else record
+    return max(r.observation.points2d.shape[-2] for r in evaluation.validation)
 
 
 def _truth(record, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +174,7 @@ def _pad(values, width: int, axis: int = 1) -> np.ndarray:
 
 def _lay_out(records: Records, width: int) -> Labelled:
     """All frames of all categories end to end; `category` is the record's index."""
-    seen = [_observation(record) for record in records]
+    seen = [record.observation for record in records]
     truth = [_truth(record, width) for record in records]
     category = [np.full(len(o.points2d), i, np.int32) for i, o in enumerate(seen)]
     return Labelled(
@@ -195,7 +191,7 @@ def _lay_out(records: Records, width: int) -> Labelled:
 
 def _lift_all(predict: Predict, records: Records, width: int) -> list[np.ndarray]:
     """The canonical, posed and lifted shapes of all frames, [f width 3] each."""
-    seen = [_observation(record) for record in records]
+    seen = [record.observation for record in records]
     predictions = [predict(o) for o in seen if len(o.points2d)]
     return [
         np.concatenate([_pad(getattr(p, name), width) for p in predictions])

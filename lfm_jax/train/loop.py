@@ -134,7 +134,8 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     mesh = sharding.make_mesh()
     place = sharding.replicated(mesh)
     model = models.build(config.model, training.skeletons, factors.start)
-    task = tasks.lfm2d_task(config.objective)
+    learn = tasks.supervised_task if config.objective.supervised else tasks.lfm2d_task
+    task = learn(config.objective)
     optimizer = make_optimizer(config.optim, config.train.steps)
     step = make_train_step(model, task, optimizer, average=config.optim.average)
 
@@ -152,7 +153,10 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         step=jax.jit(step, donate_argnums=0, out_shardings=place),
         validate=jax.jit(_validation_loss(dataset, model, mesh)),
         batches=training_batches(
-            training, per_category=config.train.per_category, seed=config.seed
+            training,
+            per_category=config.train.per_category,
+            seed=config.seed,
+            truth=dataset.evaluation.train if config.objective.supervised else None,
         ),
     )
 
@@ -162,10 +166,7 @@ def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Calla
 
     It reads 2D alone: what watches training must not know 3D.
     """
-    seen = [
-        part.observation if isinstance(part, Labelled) else part
-        for part in dataset.evaluation.validation
-    ]
+    seen = [part.observation for part in dataset.evaluation.validation]
     held_out = dataclasses.replace(dataset.training, observations=tuple(seen))
     batches = training_batches(held_out, per_category=VALIDATION, seed=0)
     observation, packing = sharding.put_batch(next(iter(batches)), mesh)
@@ -240,7 +241,7 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
                 raise SystemExit(128 + stop[0])
             batch = next(batches)
             state, scalars = built.step(state, sharding.put_batch(batch, built.mesh))
-            progress.advance(int(np.sum(batch[0].observed)))
+            progress.advance(int(np.sum(batch[0].observation.observed)))
             watch.add(step + 1, scalars)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 line = watch.check() | progress.rates(step + 1)

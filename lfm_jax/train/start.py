@@ -26,7 +26,6 @@ from lfm_jax.classical.factorization import factorize, predict_hidden
 from lfm_jax.data.dataset import Dataset
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
-from lfm_jax.types import Labelled
 
 FILENAME = "factorization.npz"
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
@@ -115,8 +114,7 @@ def _factorize(
     training, rows = dataset.training, []
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
     for index, skeleton in enumerate(training.skeletons):
-        record = dataset.evaluation.validation[index]
-        held_out = record.observation if isinstance(record, Labelled) else record
+        held_out = dataset.evaluation.validation[index].observation
         seen = training.observations[index]
         rows.append(_category(seen, held_out, bases, seed, width))
         _log.info(

@@ -10,9 +10,9 @@ from jaxtyping import Array, Key
 
 from lfm_jax.models import Model
 from lfm_jax.tasks import Task
-from lfm_jax.types import Observation, Packing, TrainState
+from lfm_jax.types import Labelled, Observation, Packing, TrainState
 
-Batch = tuple[Observation, Packing | None]
+Batch = tuple[Observation | Labelled, Packing | None]
 
 
 def init_state(
@@ -55,11 +55,11 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch: Batch):
-        observation, packing = batch
+        records, packing = batch
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
 
         def objective(params):
-            terms = task.loss(model.apply, params, observation, packing, key)
+            terms = task.loss(model.apply, params, records, packing, key)
             return jnp.mean(terms["loss"]), terms
 
         (loss, terms), gradients = jax.value_and_grad(objective, has_aux=True)(
@@ -83,9 +83,9 @@ def make_train_step(
             opt_state=jax.tree.map(choose, opt_state, state.opt_state),
         )
         scalars = {name: jnp.mean(values) for name, values in terms.items()}
-        categories = len(state.depth_sign)
-        counts = jnp.bincount(observation.category, length=categories)
-        sums = jax.ops.segment_sum(terms["loss"], observation.category, categories)
+        category, categories = records.observation.category, len(state.depth_sign)
+        counts = jnp.bincount(category, length=categories)
+        sums = jax.ops.segment_sum(terms["loss"], category, categories)
         return new, scalars | {
             "grad_norm": norm,
             "finite": finite,
