@@ -24,6 +24,7 @@ NE = {
 COUNTS = {"keypoints": 5, "train_frames": 90, "test_frames": 20}
 EVAL_JSON = {
     **{"step": 3000, "split": "test", "seed": 0, "trained_categories": 2},
+    "supervised": False,
     "mean": NE | {"shape_variance_ratio_median": 0.5},
     "mean_without_small": NE,
     "categories": {

@@ -429,9 +429,10 @@ def cell(key: str, value: float | None) -> str:
 def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
     rigid = sum(e["ne_lifted"] < e["ne_rigid_lifted"] for e in scored)
     mean = sum(e["ne_lifted"] < e["ne_mean_shape_lifted"] for e in scored)
+    ours = "does too" if eval_json["supervised"] else "does not"
     return [
         "lifted, canonical, near, 2D: error in % of the shape's RMS radius. "
-        "*: uses 3D labels; ours does not.",
+        f"*: uses 3D labels; ours {ours}.",
         "var: variance of the predicted over that of the true shapes (mean: median). "
         "near: nearest training shape.",
         f"OURS lifted beats rigid in {rigid} of {len(scored)} categories, "

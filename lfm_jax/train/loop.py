@@ -376,6 +376,7 @@ def finish(built: Built, state: TrainState) -> Results:
         "step": int(state.step),
         "split": "test",
         "seed": built.config.seed,
+        "supervised": built.config.objective.supervised,
         "trained_categories": len(training.skeletons),
         **scores,
         "skipped": built.dataset.skipped,

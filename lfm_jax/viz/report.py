@@ -30,17 +30,23 @@ from lfm_jax.types import Labelled, Observation, Prediction, Skeleton
 
 CURVE_POINTS = 600
 
-STATEMENT = """
+FROM_2D = """
 <p>The model was trained on 2D keypoints alone. Each training frame was seen from one
 camera only; no 3D entered the training or decided when to stop. From the 2D points of a
 single frame it says where every keypoint lies in 3D. 2D cannot tell a shape from its
 mirror image in depth, so one sign per category was chosen on validation frames.</p>
+"""
+FROM_3D = """
+<p><b>A yardstick:</b> this model was trained on 3D labels, to show what 2D alone is
+measured against.</p>
+"""
+STATEMENT = """
 <p>Errors are the mean distance to the true points after the best similarity alignment,
 in percent of the shape's RMS radius: 0 is perfect, and drawing the 2D input flat on
 paper (<b>flat</b>) shows what no depth at all costs. <b>rigid</b> is the one shape per
 category that explains the 2D best: only below it has a model learned that things
-deform. <b>mean shape*</b> is the mean of the true training shapes; it uses 3D labels,
-which ours does not. <i>lifted</i> keeps the observed 2D and takes the depth from the
+deform. <b>mean shape*</b> is the mean of the true training shapes; it uses 3D labels.
+<i>lifted</i> keeps the observed 2D and takes the depth from the
 model; <i>canonical</i> is the model's shape itself.</p>
 """
 
@@ -156,7 +162,7 @@ def _page(eval_json, metrics_lines, frames, skeletons) -> str:
     return string.Template(template.read_text(encoding="utf-8")).substitute(
         plotly=plotly.offline.get_plotlyjs(),
         subtitle=html.escape(_subtitle(eval_json)),
-        statement=STATEMENT,
+        statement=(FROM_3D if eval_json["supervised"] else FROM_2D) + STATEMENT,
         tiles=_tiles(eval_json["mean"]),
         table=_table(eval_json),
         skipped=_skipped(eval_json["skipped"]),
