@@ -44,7 +44,7 @@ from lfm_jax.train.evaluate import (
 from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
-from lfm_jax.types import Labelled, Observation, Prediction, TrainState
+from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
 from lfm_jax.workdir import claim, claim_file, write_json, writing
 
 MODES = ("train_and_eval", "train", "eval")
@@ -151,7 +151,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         model=model,
         init=jax.jit(init, out_shardings=place),
         step=jax.jit(step, donate_argnums=0, out_shardings=place),
-        validate=jax.jit(_validation_loss(dataset, model, mesh)),
+        validate=_validation_loss(dataset, model, mesh),
         batches=training_batches(
             training,
             per_category=config.train.per_category,
@@ -171,12 +171,14 @@ def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Calla
     batches = training_batches(held_out, per_category=VALIDATION, seed=0)
     observation, packing = sharding.put_batch(next(iter(batches)), mesh)
 
-    def loss(params: PyTree) -> jax.Array:
+    @jax.jit
+    def loss(params: PyTree, observation: Observation, packing: Packing) -> jax.Array:
         return jnp.mean(
             tasks.reprojection_loss(model.apply, params, observation, packing)
         )
 
-    return loss
+    # arguments, not constants: the compiler would compute with those, slowly
+    return lambda params: loss(params, observation, packing)
 
 
 # ----------------------------------------------------------------------------

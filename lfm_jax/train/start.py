@@ -1,11 +1,12 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
 For every number of bases in `model.bases`, several factorizations from different random
-starts are made, every other one with a noise of its own for every keypoint, and the one
-that best predicts hidden points of validation frames, 2D alone, is kept. Those kept
-explain the same images with different depths, and the mean of their depths is better
-than any one of them. All are brought to the same depth sign, by the sign of their
-correlation with the first.
+starts are made, and the one that best predicts hidden points of validation frames, 2D
+alone, is kept. So are as many in which all keypoints share one noise (with a noise for
+each, a wrong shape can excuse itself by noisy limbs), and the kind that predicts better
+in all is taken. The models explain the same images with different depths, and the mean
+of their depths is better than any one of them. All are brought to the same depth sign,
+by the sign of their correlation with the first.
 
 Factorization takes seconds to minutes, so it is done once and kept in the work
 directory; a resumed run reads the very same numbers.
@@ -29,7 +30,7 @@ from lfm_jax.models import Start
 
 FILENAME = "factorization.npz"
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
-RESTARTS = 4  # factorizations of a category to choose from, each from many starts
+RESTARTS = 2  # factorizations to choose from, each from many starts
 
 # What NumPy raises on a file that is missing or not what it was.
 DAMAGED = (
@@ -133,14 +134,12 @@ def _category(seen, held_out, bases, seed, width):
     padded = min(padded, width)
     fit = functools.partial(factorize, seen.points2d, seen.annotated, width=padded)
     (rigid,) = fit(seed=seed)
-    found = [
-        fit(bases, shared_noise=i % 2 == 0, seed=RESTARTS * seed + i)
-        for i in range(RESTARTS)
-    ]
-    chosen = [
-        _choose([f.model for f in each], held_out, padded)
-        for each in zip(*found, strict=True)
-    ]
+    chosen = _better(
+        *(
+            _choose(fit, bases, shared, seed, held_out, padded)
+            for shared in (True, False)
+        )
+    )
     models = _same_sign(*zip(*chosen, strict=True))
     return {
         "rigid": _pad(rigid.model.shapes, width, axis=1)[0],
@@ -154,13 +153,27 @@ def _category(seen, held_out, bases, seed, width):
     }
 
 
-def _choose(models, held_out, width):
-    """The model that predicts hidden 2D best, and the depths it gives."""
-    errors, posed = predict_hidden(
-        models, np.asarray(held_out.points2d), held_out.observed, width=width
-    )
-    best = int(np.argmin(errors))
-    return models[best], posed[best, ..., 2]
+def _choose(fit, bases, shared, seed, held_out, width):
+    """Per number of bases the best of several restarts: error, model, its depths."""
+    points, mask = np.asarray(held_out.points2d), np.asarray(held_out.observed)
+    restarts = [
+        fit(bases, shared_noise=shared, seed=RESTARTS * seed + i)
+        for i in range(RESTARTS)
+    ]
+    chosen = []
+    for rivals in zip(*restarts, strict=True):
+        models = [rival.model for rival in rivals]
+        errors, posed = predict_hidden(models, points, mask, width=width)
+        best = int(np.argmin(errors))
+        chosen.append((errors[best], models[best], posed[best, ..., 2]))
+    return chosen
+
+
+def _better(one, other):
+    """Of two lists of choices the models and depths that predict better in all."""
+    total = lambda chosen: sum(error for error, *_ in chosen)
+    better = one if total(one) <= total(other) else other
+    return [(model, depth) for _, model, depth in better]
 
 
 def _same_sign(models, depths):
