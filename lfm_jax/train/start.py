@@ -19,11 +19,12 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from lfm_jax.classical.factorization import factorize, predict_hidden
+from lfm_jax.classical.factorization import LowRank, factorize, predict_hidden
 from lfm_jax.data.dataset import Dataset
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
@@ -86,7 +87,7 @@ def read_factorized(path: pathlib.Path) -> Factorized:
         LfmError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             start = Start(arrays["shapes"], arrays["noise"])
             return Factorized(arrays["rigid"], start)
     except DAMAGED as error:
@@ -176,7 +177,7 @@ def _better(one, other):
     return [(model, depth) for _, model, depth in better]
 
 
-def _same_sign(models, depths):
+def _same_sign(models: Sequence[LowRank], depths) -> list[LowRank]:
     """The models, mirrored where their depths are those of the first mirrored."""
     mirror = np.array([1.0, 1.0, -1.0])
     centred = [depth - depth.mean(axis=1, keepdims=True) for depth in depths]

@@ -1,0 +1,96 @@
+"""Laws of the start: one depth sign, kept once made, honest about a damaged file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfm_jax.classical.factorization import LowRank
+from lfm_jax.data.dataset import Dataset, EvaluationData, TrainingData
+from lfm_jax.errors import LfmError
+from lfm_jax.geometry.deformable import deform, fit_low_rank
+from lfm_jax.geometry.pose import apply_pose
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.train import start
+from lfm_jax.types import Observation, Skeleton
+
+FRAMES, POINTS = 90, 12
+
+
+def observation(seed):
+    """Images of a deforming body, each from a camera of its own."""
+    random = np.random.default_rng(0)
+    mean = random.normal(size=(POINTS, 3)) * np.array([1.0, 0.6, 0.4])
+    modes = 0.25 * random.normal(size=(2, POINTS, 3))
+    codes = np.random.default_rng(seed).normal(size=(FRAMES, 2))
+    shapes = mean + np.tensordot(codes, modes, 1)
+    r = np.asarray(random_rotation(jax.random.key(seed), (FRAMES,)))
+    points = (shapes @ r.swapaxes(1, 2))[..., :2].astype(np.float32)
+    mask = np.ones((FRAMES, POINTS), bool)
+    return Observation(points, mask, mask, np.zeros(FRAMES, np.int32))
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    skeleton = Skeleton("body", tuple(f"k{i}" for i in range(POINTS)))
+    seen, held_out = (observation(1),), (observation(2),)
+    training = TrainingData((skeleton,), seen, (np.zeros(FRAMES, np.int32),))
+    return Dataset(training, EvaluationData(seen, held_out, held_out), {}, {})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def made(dataset, folder):
+    return start.factorized(dataset, "1,2", 0, folder)
+
+
+def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
+    assert made.start.shapes.shape == (1, 2, 3, POINTS, 3)
+    seen = dataset.training.observations[0]
+    size = np.sqrt(np.square(seen.points2d).sum(-1).mean(1))[:, None, None]
+    depths = []
+    for shapes, noise in zip(made.start.shapes[0], made.start.noise[0], strict=True):
+        shapes, noise = (
+            jnp.broadcast_to(x, (FRAMES, *x.shape)) for x in (shapes, noise)
+        )
+        codes, pose = jax.jit(fit_low_rank)(
+            shapes, noise, seen.points2d / size, seen.observed
+        )
+        depth = np.asarray(apply_pose(pose, deform(shapes, codes)))[..., 2]
+        depths.append(depth - depth.mean(1, keepdims=True))
+    assert np.corrcoef(depths[0].ravel(), depths[1].ravel())[0, 1] > 0.8
+
+
+def test_mirrored_models_are_mirrored_back():
+    random = np.random.default_rng(0)
+    depth = random.normal(size=(5, POINTS))
+    one = np.asarray(1.0)
+    model = LowRank(random.normal(size=(2, POINTS, 3)), np.ones(POINTS), one, one)
+    same, back = start._same_sign((model, model), (depth, -depth))
+    np.testing.assert_array_equal(same.shapes, model.shapes)
+    np.testing.assert_array_equal(back.shapes[..., 2], -model.shapes[..., 2])
+    np.testing.assert_array_equal(back.shapes[..., :2], model.shapes[..., :2])
+
+
+def test_it_is_made_once_and_read_back(made, dataset, folder):
+    again = start.factorized(dataset, "1,2", 5, folder)
+    np.testing.assert_array_equal(again.start.shapes, made.start.shapes)
+    np.testing.assert_array_equal(again.rigid, made.rigid)
+
+
+@pytest.mark.parametrize("bases", ["", "two", "3,-1"])
+def test_bases_that_are_no_numbers_are_an_error(bases, dataset, tmp_path):
+    with pytest.raises(LfmError, match="model.bases"):
+        start.factorized(dataset, bases, 0, tmp_path)
+
+
+def test_a_damaged_file_is_an_error_that_says_what_to_do(made, folder, tmp_path):
+    whole = (folder / start.FILENAME).read_bytes()
+    path = tmp_path / start.FILENAME
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LfmError, match="run the training command again"):
+        start.read_factorized(path)
