@@ -38,6 +38,7 @@ PRESETS = {
         "model.width": 16,
         "model.layers": 1,
         "model.heads": 2,
+        "model.bases": "1",
         "train.steps": 4,
         "train.per_category": 1,
         "train.log_every": 1,

@@ -38,6 +38,9 @@ def make_predict(
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
+    # trained parameters lie on every device of a mesh, and each of them would lift
+    # every frame: one is enough
+    params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
     lift = functools.partial(_lift, model.apply, params, signs)
 
     def predict(observation: Observation) -> Prediction:

@@ -48,7 +48,9 @@ def config(archive):
     return dataclasses.replace(
         small,
         data=dataclasses.replace(small.data, dir=str(archive)),
-        model=dataclasses.replace(small.model, width=16, layers=1, heads=2),
+        model=dataclasses.replace(
+            small.model, width=16, layers=1, heads=2, bases="1,2"
+        ),
         train=TrainConfig(
             steps=STEPS,
             per_category=2,
