@@ -7,7 +7,7 @@ squared error of (a tenth of the object's size)^2.
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from lfm_jax.numerics import centre, keep, masked_mean, safe_divide, safe_norm
+from lfm_jax.numerics import centre, keep, safe_divide
 from lfm_jax.types import ArrayLike
 
 
@@ -28,14 +28,3 @@ def centred_mean_squared(
 ) -> Float[ArrayLike, "*b"]:
     """`mean_squared` after both are centred over the mask: translation is free."""
     return mean_squared(centre(predicted, mask), centre(target, mask), mask)
-
-
-def mean_distance(
-    predicted: Float[ArrayLike, "*b n d"],
-    target: Float[ArrayLike, "*b n d"],
-    mask: Bool[ArrayLike, "*b n"],
-) -> Float[ArrayLike, "*b"]:
-    """Mean distance over masked points: what errors are reported in."""
-    return masked_mean(safe_norm(keep(predicted - target, mask))[..., None], mask)[
-        ..., 0
-    ]

@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from lfm_jax import losses
+from lfm_jax import losses, metrics
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.geometry.pose import apply_pose, fit_pose
-from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.numerics import centre, einsum, keep, masked_mean, rms_radius
 from lfm_jax.types import ArrayLike, Observation, Packing, Pose, Prediction
@@ -142,10 +141,12 @@ def supervised_task(config: ObjectiveConfig) -> Task:
         pose = fit_pose(canonical, normal.points2d, normal.observed)
         posed = centre(apply_pose(pose, canonical), labelled.evaluated)
         true = centre(labelled.points3d / size[:, None, None], labelled.evaluated)
-        signs = jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
         terms = [
-            _against(true * sign[None, None], canonical, posed, labelled.evaluated)
-            for sign in signs
+            (
+                metrics.pa_mpjpe(canonical, sign, labelled.evaluated),
+                metrics.mpjpe(posed, sign, labelled.evaluated),
+            )
+            for sign in (true, metrics.mirror_depth(true))
         ]
         category = labelled.observation.category
         sums = [
@@ -159,16 +160,6 @@ def supervised_task(config: ObjectiveConfig) -> Task:
         return {"loss": shape + camera, "loss_shape": shape, "loss_camera": camera}
 
     return Task(loss)
-
-
-def _against(true, canonical, posed, mask):
-    """Mean distances of the aligned canonical shape and of the posed shape."""
-    found = align_similarity(canonical, true, mask)
-    aligned = apply_alignment(found, canonical)
-    return (
-        losses.mean_distance(aligned, true, mask),
-        losses.mean_distance(posed, true, mask),
-    )
 
 
 def reprojection_loss(
