@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfm_jax.classical.factorization import LowRank
 from lfm_jax.data.dataset import Dataset, EvaluationData, TrainingData
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.deformable import deform, fit_low_rank
@@ -63,17 +62,6 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
         depth = np.asarray(apply_pose(pose, deform(shapes, codes)))[..., 2]
         depths.append(depth - depth.mean(1, keepdims=True))
     assert np.corrcoef(depths[0].ravel(), depths[1].ravel())[0, 1] > 0.8
-
-
-def test_mirrored_models_are_mirrored_back():
-    random = np.random.default_rng(0)
-    depth = random.normal(size=(5, POINTS))
-    one = np.asarray(1.0)
-    model = LowRank(random.normal(size=(2, POINTS, 3)), np.ones(POINTS), one, one)
-    same, back = start._same_sign((model, model), (depth, -depth))
-    np.testing.assert_array_equal(same.shapes, model.shapes)
-    np.testing.assert_array_equal(back.shapes[..., 2], -model.shapes[..., 2])
-    np.testing.assert_array_equal(back.shapes[..., :2], model.shapes[..., :2])
 
 
 def test_it_is_made_once_and_read_back(made, dataset, folder):

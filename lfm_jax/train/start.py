@@ -1,37 +1,30 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
-For every number of bases in `model.bases`, several factorizations from different random
-starts are made, and the one that best predicts hidden points of validation frames, 2D
-alone, is kept. So are as many in which all keypoints share one noise (with a noise for
-each, a wrong shape can excuse itself by noisy limbs), and the kind that predicts better
-in all is taken. The models explain the same images with different depths, and the mean
-of their depths is better than any one of them. All are brought to the same depth sign,
-by the sign of their correlation with the first.
+Every category gets a low-rank model for every number of bases in `model.bases`, chosen
+by hidden points of its validation frames, 2D alone. The models explain the same images
+with different depths, and the mean of their depths is better than any one of them.
 
 Factorization takes seconds to minutes, so it is done once and kept in the work
 directory; a resumed run reads the very same numbers.
 """
 
 import dataclasses
-import functools
 import logging
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from lfm_jax.classical.factorization import LowRank, factorize, predict_hidden
+from lfm_jax.classical.factorization import factorize, factorize_rigid
 from lfm_jax.data.dataset import Dataset
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
 
 FILENAME = "factorization.npz"
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
-RESTARTS = 2  # factorizations to choose from, each from many starts
 
 # What NumPy raises on a file that is missing or not what it was.
 DAMAGED = (
@@ -133,17 +126,12 @@ def _category(seen, held_out, bases, seed, width):
     while padded < seen.annotated.shape[1]:
         padded *= 2
     padded = min(padded, width)
-    fit = functools.partial(factorize, seen.points2d, seen.annotated, width=padded)
-    (rigid,) = fit(seed=seed)
-    chosen = _better(
-        *(
-            _choose(fit, bases, shared, seed, held_out, padded)
-            for shared in (True, False)
-        )
-    )
-    models = _same_sign(*zip(*chosen, strict=True))
+    frames = seen.points2d, seen.annotated
+    others = np.asarray(held_out.points2d), np.asarray(held_out.observed)
+    rigid = factorize_rigid(*frames, width=padded, seed=seed)
+    models = factorize(*frames, others, bases, width=padded, seed=seed)
     return {
-        "rigid": _pad(rigid.model.shapes, width, axis=1)[0],
+        "rigid": _pad(rigid.shapes[0], width),
         "shapes": np.stack(
             [
                 _pad(_pad(model.shapes, width, axis=1), max(bases) + 1)
@@ -152,41 +140,6 @@ def _category(seen, held_out, bases, seed, width):
         ),
         "noise": np.stack([_pad(model.noise, width, value=1.0) for model in models]),
     }
-
-
-def _choose(fit, bases, shared, seed, held_out, width):
-    """Per number of bases the best of several restarts: error, model, its depths."""
-    points, mask = np.asarray(held_out.points2d), np.asarray(held_out.observed)
-    restarts = [
-        fit(bases, shared_noise=shared, seed=RESTARTS * seed + i)
-        for i in range(RESTARTS)
-    ]
-    chosen = []
-    for rivals in zip(*restarts, strict=True):
-        models = [rival.model for rival in rivals]
-        errors, posed = predict_hidden(models, points, mask, width=width)
-        best = int(np.argmin(errors))
-        chosen.append((errors[best], models[best], posed[best, ..., 2]))
-    return chosen
-
-
-def _better(one, other):
-    """Of two lists of choices the models and depths that predict better in all."""
-    total = lambda chosen: sum(error for error, *_ in chosen)
-    better = one if total(one) <= total(other) else other
-    return [(model, depth) for _, model, depth in better]
-
-
-def _same_sign(models: Sequence[LowRank], depths) -> list[LowRank]:
-    """The models, mirrored where their depths are those of the first mirrored."""
-    mirror = np.array([1.0, 1.0, -1.0])
-    centred = [depth - depth.mean(axis=1, keepdims=True) for depth in depths]
-    return [
-        dataclasses.replace(model, shapes=model.shapes * mirror)
-        if np.sum(depth * centred[0]) < 0.0
-        else model
-        for model, depth in zip(models, centred, strict=True)
-    ]
 
 
 def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
