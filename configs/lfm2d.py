@@ -19,7 +19,7 @@ import ml_collections
 from lfm_jax import config
 
 PRESETS = {
-    "archive": {"train.steps": 250},
+    "archive": {"data.dir": "--config.data.dir", "train.steps": 250},
     "base": {
         "model.width": 512,
         "model.layers": 8,

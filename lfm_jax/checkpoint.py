@@ -135,7 +135,7 @@ class Weights:
     Attributes:
         step: updates done.
         params: the averaged weights.
-        depth_sign: +1 or -1 per category.
+        depth_sign: +1 or -1 per category; 0 where training has not ended.
     """
 
     step: int

@@ -6,6 +6,7 @@ records inside: `from_config_dict` is the only bridge. A field exists exactly on
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 
 import ml_collections
@@ -13,6 +14,8 @@ import ml_collections
 from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
+_SHORT = reprlib.Repr()
+_SHORT.maxlist, _SHORT.maxstring = 4, 200  # split.json has lists of thousands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ class ModelConfig:
         layers: transformer blocks.
         heads: attention heads.
         encoding: correspondence encoding: rff, sinusoid, laplacian or learned.
-        injection: where it enters: none, input, first_last, every_2, every.
+        injection: where it enters: none, input, first_last, every, or every_2,
+            every_3, ... for every so many blocks.
         inject_values: also add it to the values (the published figure; the text has
             queries and keys only).
         sigma: bandwidth of the rff encoding.
@@ -135,8 +139,18 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(values: ml_collections.ConfigDict) -> Config:
-    """The ConfigDict as frozen records; an unknown key is an `LfmError`."""
-    return _record(Config, values.to_dict(), "")
+    """The ConfigDict as frozen records.
+
+    Raises:
+        LfmError: an unknown key, or a count that is not positive.
+    """
+    config = _record(Config, values.to_dict(), "")
+    for group in (config.model, config.train):
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise LfmError(f"{field.name} is {value}; give a number of 1 or more.")
+    return config
 
 
 def parse_arg(
@@ -178,7 +192,8 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key} was {before!r} and is now {after!r}")
+            was, now = _SHORT.repr(before), _SHORT.repr(after)
+            found.append(f"{prefix}{key} was {was} and is now {now}")
     return found
 
 

@@ -55,7 +55,7 @@ def report(results, workdir: pathlib.Path) -> None:
         frames=collect_frames(results.predict, data, skeletons, results.errors),
         skeletons=skeletons,
     )
-    print(f"report: {workdir / 'report.html'}")
+    print(f"report: {workdir.resolve() / 'report.html'}")
 
 
 def parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -76,3 +76,6 @@ if __name__ == "__main__":
     except LfmError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while training, the loop saves and ends by itself
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)

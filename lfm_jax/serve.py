@@ -8,6 +8,7 @@ in the category's order. Frames are the camera's: x and y are those of the image
 depth along the viewing axis, all in the units of the input.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -24,7 +25,7 @@ from lfm_jax.config import Config, from_config_dict, suggest
 from lfm_jax.data.matching import arrange
 from lfm_jax.data.readers import Keypoints2D, keypoints2d
 from lfm_jax.errors import LfmError
-from lfm_jax.skeleton_io import FILENAME, read_skeletons
+from lfm_jax.skeleton_io import read_skeletons
 from lfm_jax.types import Observation, Pose, Prediction, Skeleton
 
 MIN_VISIBLE = 4  # A weak-perspective pose of a shape needs four points.
@@ -78,7 +79,8 @@ class Lifter:
 
     Attributes:
         skeletons: the categories it knows; the index is the category id.
-        has_truth: which categories came with 3D that fixed the sign of depth.
+        has_truth: for which categories 3D has fixed the sign of depth, as training
+            does when it ends.
         predict: lifts unpadded numpy observations of one category.
     """
 
@@ -274,6 +276,8 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted) -> None:
         LfmError: the file cannot be written there.
     """
     path = pathlib.Path(path)
+    if not path.name:
+        raise LfmError(f"{path} is not a name of a file: give one that ends in .npz.")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     arrays = {}
     for field in dataclasses.fields(lifted):
@@ -291,7 +295,8 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted) -> None:
             "place."
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def _read_workdir(
@@ -299,7 +304,7 @@ def _read_workdir(
 ) -> tuple[tuple[Skeleton, ...], tuple[bool, ...], Callable]:
     """The fields of a `Lifter` from a work directory."""
     config = _read_config(folder / "config.json")
-    skeletons, has_truth = read_skeletons(folder / FILENAME)
+    skeletons, has_truth = read_skeletons(folder / workdir.SKELETONS)
     # Only loading needs the checkpoint's reader and the network's library.
     from lfm_jax import checkpoint, lifting, models
     from lfm_jax.train import start
@@ -307,9 +312,11 @@ def _read_workdir(
     begun = start.read_factorized(folder / start.FILENAME).start
     weights = checkpoint.read_weights(folder / "checkpoints")
     model = models.build(config.model, skeletons, begun)
-    signs = np.asarray(weights.depth_sign)
+    # Zero: the run has not come to its end, where signs are chosen.
+    decided = weights.depth_sign != 0.0
+    signs = np.where(decided, weights.depth_sign, 1.0)
     predict = lifting.make_predict(model, weights.params, signs, skeletons)
-    return skeletons, has_truth, predict
+    return skeletons, tuple((decided & has_truth).tolist()), predict
 
 
 def _read_config(path: pathlib.Path) -> Config:

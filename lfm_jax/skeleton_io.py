@@ -6,6 +6,7 @@ tell a shape from its mirror image in depth.
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -13,17 +14,24 @@ from lfm_jax import workdir
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Skeleton
 
-FILENAME = "skeletons.json"
-
 
 def write_skeletons(
     path: pathlib.Path, skeletons: Sequence[Skeleton], has_truth: Sequence[bool]
 ) -> None:
-    """Write the categories atomically; `has_truth` says which came with 3D."""
+    """Write the categories atomically; `has_truth` says which came with 3D.
+
+    Raises:
+        LfmError: the file is there and holds others: no model is given new names.
+    """
     rows = [
         {**dataclasses.asdict(skeleton), "has_truth": bool(known)}
         for skeleton, known in zip(skeletons, has_truth, strict=True)
     ]
+    if path.exists() and workdir.read_json(path) != json.loads(json.dumps(rows)):
+        raise LfmError(
+            f"{path.parent} belongs to another run: the categories or keypoints in its "
+            f"{path.name} are not those of the data; choose another --workdir."
+        )
     workdir.write_json(path, rows)
 
 

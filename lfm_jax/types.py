@@ -126,7 +126,7 @@ class TrainState:
         key: root of every random stream; folded with a name and the step, never
             carried forward.
         depth_sign: +1 or -1 per category, chosen on validation at the end: 2D cannot
-            tell a shape from its mirror image in depth.
+            tell a shape from its mirror image in depth. 0 until then.
     """
 
     step: Int[ArrayLike, ""]

@@ -1,15 +1,19 @@
 """The work directory of a run: which files it holds, and how they are written.
 
-    config.json     what was asked for; another config in the same place is refused
-    versions.json   what it ran with
-    split.json      which rows are training, validation and test
-    metrics.jsonl   one object a line (metrics_io.py)
-    checkpoints/    checkpoint.py
-    eval.json       the numbers of the test split
-    report.html     the same to look at (viz/report.py)
+    config.json         what was asked for; another config in the same place is refused
+    versions.json       what it ran with
+    split.json          which rows are training, validation and test
+    skeletons.json      the categories (skeleton_io.py)
+    tfds/               the prepared training set (data/dataset.py)
+    factorization.npz   where training begins (train/start.py)
+    metrics.jsonl       one object a line (metrics_io.py)
+    checkpoints/        checkpoint.py
+    eval.json           the numbers of the test split
+    report.html         the same to look at (viz/report.py)
 
-Every file is written beside its name and then moved there, so a reader never sees
-half of one.
+A file is written beside its name and then moved there, so a reader never sees half of
+one; metrics.jsonl grows by whole lines. Lifting reads config.json, skeletons.json,
+factorization.npz and checkpoints/.
 """
 
 import contextlib
@@ -27,6 +31,7 @@ from typing import Any
 from lfm_jax.config import Config, differences
 from lfm_jax.errors import LfmError
 
+CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -52,15 +57,27 @@ def writing(workdir: os.PathLike | str) -> Iterator[None]:
         raise
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Makes `workdir` the place of this run, or finds that it already is.
+
+    Within the context a run is built. If that fails by a mistake in its config or data,
+    a place that was free before is free again, for the command without the mistake.
 
     Raises:
         LfmError: it holds a run of another config.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    claim_file(workdir / "config.json", dataclasses.asdict(config))
+    claims = [workdir / name for name in (CONFIG, SPLIT, SKELETONS)]
+    fresh = [path for path in claims if not path.exists()]
+    claim_file(workdir / CONFIG, dataclasses.asdict(config))
     write_json(workdir / "versions.json", versions())
+    try:
+        yield
+    except LfmError:
+        for path in fresh:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def claim_file(path: pathlib.Path, value: dict[str, Any]) -> None:

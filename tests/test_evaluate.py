@@ -15,8 +15,8 @@ from lfm_jax.train.evaluate import (
     choose_depth_sign,
     evaluate,
     frame_errors,
-    results_table,
 )
+from lfm_jax.train.table import results_table
 from lfm_jax.types import Labelled, Observation, Pose, Prediction, Skeleton
 
 KEYPOINTS = {"bends": 8, "rigid": 6, "unlabelled": 5}

@@ -19,9 +19,9 @@ from lfm_jax.config import Config, ModelConfig
 from lfm_jax.data.matching import match_keypoints
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifter, write_lifted
-from lfm_jax.skeleton_io import FILENAME, read_skeletons, write_skeletons
+from lfm_jax.skeleton_io import read_skeletons, write_skeletons
 from lfm_jax.types import Pose, Prediction, Skeleton, TrainState
-from lfm_jax.workdir import write_json
+from lfm_jax.workdir import SKELETONS, write_json
 
 DOG = Skeleton("dog", tuple(f"joint_{i}" for i in range(20)), ((0, 1), (1, 2)), "mm")
 HAND = Skeleton("hand", ("Wrist", "thumb", "index", "ring", "little"))
@@ -223,15 +223,15 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 
 def test_skeletons_round_trip(tmp_path):
-    write_skeletons(tmp_path / FILENAME, (DOG, HAND), (True, False))
-    assert read_skeletons(tmp_path / FILENAME) == ((DOG, HAND), (True, False))
+    write_skeletons(tmp_path / SKELETONS, (DOG, HAND), (True, False))
+    assert read_skeletons(tmp_path / SKELETONS) == ((DOG, HAND), (True, False))
 
 
 @pytest.mark.parametrize("content", ["", "[", "{}x", "[1]", '[{"name": "dog"}]', "3"])
 def test_damaged_skeletons(tmp_path, content):
-    (tmp_path / FILENAME).write_text(content)
-    with pytest.raises(LfmError, match=FILENAME):
-        read_skeletons(tmp_path / FILENAME)
+    (tmp_path / SKELETONS).write_text(content)
+    with pytest.raises(LfmError, match=SKELETONS):
+        read_skeletons(tmp_path / SKELETONS)
 
 
 def test_a_folder_that_is_no_work_directory(tmp_path):
@@ -285,7 +285,7 @@ def folder(tmp_path_factory):
         depth_sign=jnp.asarray([1.0, -1.0]),
     )
     write_json(folder / "config.json", dataclasses.asdict(config))
-    write_skeletons(folder / FILENAME, skeletons, (False, True))
+    write_skeletons(folder / SKELETONS, skeletons, (False, True))
     np.savez(
         folder / "factorization.npz", **dataclasses.asdict(start), rigid=shapes[:, 0, 0]
     )
@@ -341,8 +341,8 @@ def test_extreme_units_are_lifted_or_refused(trained, factor):
 
 def test_missing_parts_of_a_work_directory(folder, tmp_path):
     for copied, missing in (
-        ("config.json", FILENAME),
-        (FILENAME, "factorization"),
+        ("config.json", SKELETONS),
+        (SKELETONS, "factorization"),
         ("factorization.npz", "checkpoint"),
     ):
         shutil.copy(folder / copied, tmp_path)

@@ -105,10 +105,11 @@ def factorize(
 ) -> tuple[LowRank, ...]:
     """Fits deforming shapes to the 2D of one category, of so many and so many bases.
 
-    Half of the random starts share one noise among all keypoints (with a noise for
-    each, a wrong shape can excuse itself by noisy limbs). Those that best predict
-    hidden points of the frames held out are finished with every number of bases, and
-    what then predicts best in all is taken.
+    The random starts are searched from twice, with a noise for each keypoint and with
+    one for all (with a noise for each, a wrong shape can excuse itself by noisy limbs).
+    Those of either kind that best predict hidden points of the frames held out are
+    finished with every number of bases, and the one start is taken whose models then
+    predict best in sum.
 
     Args:
         points2d: as in `factorize_rigid`.
@@ -193,7 +194,8 @@ def _search_rigid(keys, frames: Frames):
         model = iterate(frames, random_model(key, frames), True, 10)
         posed = posed_shapes(frames, model)[..., :2]
         squares = jnp.sum(jnp.square(posed - frames.tracks), axis=-1)
-        return model, jnp.sum(jnp.where(frames.mask, squares, 0.0))
+        error = jnp.sum(jnp.where(frames.mask, squares, 0.0))
+        return model, jnp.where(jnp.isfinite(error), error, jnp.inf)
 
     return jax.lax.map(one, keys)
 
@@ -235,6 +237,8 @@ def pose_riddle(
         unit: of the models' scales, as `prepare` returns it.
     """
     shown = mask & (np.random.default_rng(0).random(mask.shape) >= HIDDEN)
+    if not np.any(shown.sum(1) >= 4):
+        shown = mask  # none can be spared
     rows = np.flatnonzero(shown.sum(1) >= 4)
     if len(rows) > JUDGED:
         rows = rows[np.linspace(0, len(rows) - 1, JUDGED).astype(int)]
@@ -266,7 +270,8 @@ def solve_riddle(
 
     Returns:
         The mean image distance of hidden points, relative to the frame's RMS radius
-        (infinite where nothing is hidden), and the depths of all points.
+        (of the points shown, where four are all there is; infinite where a model has
+        no finite answer), and the depths of all points, zero in frames not asked.
     """
     errors, depths = _solve(riddle, models)
     return np.asarray(errors), np.asarray(depths)
@@ -274,13 +279,16 @@ def solve_riddle(
 
 @jax.jit
 def _solve(riddle: Riddle, models: LowRank):
-    count = jnp.sum(riddle.hidden, dtype=jnp.float32)
+    shown = riddle.frames.mask
+    asked = jnp.where(jnp.any(riddle.hidden), riddle.hidden, shown)
+    count = jnp.maximum(jnp.sum(asked, dtype=jnp.float32), 1.0)
 
     def one(model: LowRank):
         posed = posed_shapes(riddle.frames, model)
         squares = jnp.sum(jnp.square(posed[..., :2] - riddle.tracks), axis=-1)
-        distances = jnp.where(riddle.hidden, jnp.sqrt(squares), 0.0)
-        error = jnp.where(count > 0, jnp.sum(distances) / count, jnp.inf)
-        return error, posed[..., 2]
+        error = jnp.sum(jnp.where(asked, jnp.sqrt(squares), 0.0)) / count
+        # padding would vote too, with the depth of an unturned mean shape
+        depth = jnp.where(jnp.any(shown, axis=1, keepdims=True), posed[..., 2], 0.0)
+        return jnp.where(jnp.isfinite(error), error, jnp.inf), depth
 
     return jax.lax.map(one, models)

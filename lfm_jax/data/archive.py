@@ -6,12 +6,12 @@ said in a sentence with the file, the frame and the keypoint. A point with a NaN
 coordinate is missing; an infinite one is an error.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -164,7 +164,8 @@ def write_category(path: str | os.PathLike, category: Category) -> None:
             f"cannot write {path} ({error.strerror}): check space and rights there."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 # --------------------------------------------------------------------------- details
@@ -178,16 +179,20 @@ def _load(path):
     keys = {*REQUIRED, *POINTS, *MASKS, "specimen", "up"}
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key in keys}
-    except ValueError as error:
+            arrays = {key: file[key] for key in file.files if key in keys}
+    # Damaged bytes reach zipfile, zlib, struct and the header's parser, and each has
+    # exceptions of its own.
+    except Exception as error:
         if "pickle" in str(error):
             raise LfmError(
                 f"{path} holds Python objects, which are never unpickled: save plain "
                 "arrays of numbers and strings."
             ) from None
-        raise LfmError(f"{path} cannot be read ({error}): write it again.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LfmError(f"{path} is damaged: copy or download it again.") from error
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise LfmError(f"{path}: {key} is not an array: write it again.")
+    return arrays
 
 
 def _names(names):
@@ -236,6 +241,7 @@ def _check(fields):
 
 
 def _check_shape(key, shape, axes, sizes):
+    """Axes are sizes that are known, or are learned here: v is, from the first."""
     expected = tuple(int(a) if a.isdigit() else sizes.get(a, a) for a in axes)
     fits = len(shape) == len(expected) and all(
         isinstance(want, str) or have == want
@@ -247,6 +253,7 @@ def _check_shape(key, shape, axes, sizes):
             f"{key} has shape {list(shape)} where [{wanted}] is needed ({sizes['f']} "
             f"frames in sequence, {sizes['n']} names): mend that array."
         )
+    sizes |= dict(zip(axes, shape, strict=True))
 
 
 def _check_finite(key, points, keypoints):

@@ -141,7 +141,7 @@ def _zoo_category(zoo, name):
         sequence=np.asarray(sample.sequence, np.int32),
         points3d=np.asarray(sample.points3d, np.float32),
         specimen=np.asarray(sample.specimen),
-        up=np.array([0, 0, 1], np.float32),
+        up=np.array(zoo.UP, np.float32),
     )
 
 

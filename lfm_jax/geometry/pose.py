@@ -85,6 +85,25 @@ def fit_pose(
     return Pose(scale, rotation, image_mean - scale[..., None] * moved)
 
 
+def foreshortening(
+    posed: Float[ArrayLike, "*b n 3"],
+    points2d: Float[ArrayLike, "*b n 2"],
+    mask: Bool[ArrayLike, "*b n"],
+) -> Float[ArrayLike, "*b"]:
+    """How much farther parts look larger, which in perspective they do not.
+
+    A perspective camera shows a point of depth z (from the centre, growing away from
+    the camera) at about (1 - z / distance) times where a scaled orthographic one
+    would. So the residuals point outwards where the shape is near; if they do where it
+    is far, the shape is mirrored in depth, and this is positive. Unitless; zero in
+    expectation for orthographic images.
+    """
+    shape, image = numerics.centre(posed, mask), numerics.centre(points2d, mask)
+    outwards = jnp.sum((image - shape[..., :2]) * shape[..., :2], axis=-1)
+    moment = numerics.masked_mean((outwards * shape[..., 2])[..., None], mask)[..., 0]
+    return numerics.safe_divide(moment, numerics.rms_radius(points2d, mask) ** 3)
+
+
 def pose_from_moments(
     gram: Float[ArrayLike, "*b 3 3"],
     cross: Float[ArrayLike, "*b 3 2"],

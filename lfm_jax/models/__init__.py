@@ -9,7 +9,7 @@ import numpy as np
 
 from lfm_jax.config import ModelConfig
 from lfm_jax.errors import LfmError
-from lfm_jax.models.attention import INJECTIONS
+from lfm_jax.models.attention import INJECTION
 from lfm_jax.models.encodings import correspondence
 from lfm_jax.models.lfm2d import LFM2D, Start
 from lfm_jax.types import Observation, Skeleton
@@ -42,10 +42,15 @@ def build(
     Raises:
         LfmError: a setting that names nothing.
     """
-    if config.injection not in INJECTIONS:
+    if not INJECTION.fullmatch(config.injection):
         raise LfmError(
-            f"model.injection is {config.injection!r}; choose one of "
-            f"{', '.join(INJECTIONS)}."
+            f"model.injection is {config.injection!r}; choose none, input, first_last, "
+            "every, or every_2, every_3 and so on."
+        )
+    if config.width % (2 * config.heads):
+        raise LfmError(
+            f"model.width is {config.width}; make it a multiple of twice model.heads "
+            f"({2 * config.heads})."
         )
     counts = np.array([len(s.keypoints) for s in skeletons])
     network = LFM2D(

@@ -5,6 +5,8 @@ which instance a token is of (0: empty). Attention is block diagonal in segments
 looks only at observed tokens: a hidden token asks, but is never asked.
 """
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,18 +14,16 @@ from jaxtyping import Bool, Float
 
 from lfm_jax.types import ArrayLike, Packing
 
-INJECTIONS = ("none", "input", "first_last", "every_2", "every")
+INJECTION = re.compile("none|input|first_last|every|every_[1-9][0-9]*")
 
 
 def injected(injection: str, layer: int, layers: int) -> bool:
     """Whether a block adds the correspondence encoding to its queries and keys."""
-    return {
-        "none": False,
-        "input": False,
-        "first_last": layer in (0, layers - 1),
-        "every_2": layer % 2 == 0,
-        "every": True,
-    }[injection]
+    if injection in ("none", "input"):
+        return False
+    if injection == "first_last":
+        return layer in (0, layers - 1)
+    return layer % int(injection.removeprefix("every").removeprefix("_") or 1) == 0
 
 
 def to_rows(

@@ -20,7 +20,8 @@ The yardsticks, and what they are compared with:
     start_lifted        the same, observed xy kept                        lifted
 
 2D cannot tell a shape from its mirror image in depth, so each of them, and ours, gets
-one sign per category, the one with the lower validation error of `lifted`.
+one sign per category, the one with the lower validation error of `lifted`. Perspective
+images can tell, so there the sign is chosen by the foreshortening in their 2D alone.
 
 To compile each function once, and not once per category, the frames of all categories
 are laid end to end, padded to the largest keypoint count, and run in equal chunks.
@@ -55,6 +56,7 @@ def evaluate(
     *,
     start: Predict | None = None,
     split: str = "test",
+    perspective: bool = False,
 ) -> dict:
     """Scores a model and its yardsticks.
 
@@ -65,8 +67,9 @@ def evaluate(
         evaluation: a category without 3D truth holds observations;
             it is scored by reprojection alone and its depth sign is undetermined.
         rigid_shapes: per category the shape [n 3] fitted to its training 2D alone.
-        start: lifts as the model did before its first step, with the same signs.
+        start: lifts as the model did before its first step, its own signs applied.
         split: which frames are scored: "test", "validation" or "train".
+        perspective: the cameras are; no sign is then chosen by 3D.
 
     Returns:
         "categories", an entry for each; "mean", over those with 3D truth;
@@ -83,46 +86,36 @@ def evaluate(
 
     canonical, posed, lifted = _lift_all(predict, records, width)
     scores = _chunked(_score, frames, canonical, posed, lifted)
-    scores |= _score_shapes("mean_shape", _mean_shapes(library), frames, validation)
-    scores |= _score_shapes("rigid", rigid, frames, validation)
+    scores |= _score_shapes(
+        "mean_shape", _mean_shapes(library), frames, validation, perspective
+    )
+    scores |= _score_shapes("rigid", rigid, frames, validation, perspective)
     if start is not None:
         before = _chunked(_score, frames, *_lift_all(start, records, width))
         scores["ne_start"] = before["ne_canonical"]
         scores["ne_start_lifted"] = before["ne_lifted"]
 
-    entries = {}
-    for index, skeleton in enumerate(training.skeletons):
-        rows = frames.observation.category == index
-        test = frames.points3d[rows], frames.evaluated[rows]
-        entry = {
-            "keypoints": len(skeleton.keypoints),
-            "train_frames": len(training.observations[index].points2d),
-            "test_frames": int(np.sum(rows)),
-            "units": skeleton.units,
-        }
-        mine = {name: values[rows] for name, values in scores.items()}
-        entry |= _errors(mine, metrics.scorable(test[1]))
-        if "ne_lifted" in entry:
-            entry |= _shape_statistics(canonical[rows], *test, *library[index])
-        entries[skeleton.name] = entry
+    entries = _entries(training, frames, scores, canonical, library)
     return _with_means(entries)
 
 
-def choose_depth_sign(predict: Predict, evaluation: EvaluationData) -> np.ndarray:
+def choose_depth_sign(
+    predict: Predict, evaluation: EvaluationData, *, perspective: bool = False
+) -> np.ndarray:
     """Per category the sign of depth, +1 or -1, with the lower validation error.
 
     Args:
         predict: with the sign +1 for every category.
         evaluation: its validation part is used.
+        perspective: choose by foreshortening, from 2D alone.
 
     Returns:
         float32 [c]; +1 where validation has no 3D truth to choose by.
     """
     width = _width(evaluation)
     frames = _lay_out(evaluation.validation, width)
-    _, _, lifted = _lift_all(predict, evaluation.validation, width)
-    errors = _chunked(_both_signs, frames, lifted)
-    mirrored = _mirror_wins(errors, frames, len(evaluation.validation))
+    _, posed, lifted = _lift_all(predict, evaluation.validation, width)
+    mirrored = _mirror_wins(frames, posed, lifted, perspective)
     return np.where(mirrored, -1.0, 1.0).astype(np.float32)
 
 
@@ -254,39 +247,70 @@ def _both_signs(frames: Labelled, shape) -> dict:
 
 
 @jax.jit
-def _lift_shape(frames: Labelled, shape) -> jax.Array:
-    """A given shape posed to the observed 2D, with observed xy kept."""
+def _lift_shape(frames: Labelled, shape) -> tuple[jax.Array, jax.Array]:
+    """A given shape posed to the observed 2D, and the same with observed xy kept."""
     seen = frames.observation
     posed = pose.apply_pose(pose.fit_pose(shape, seen.points2d, seen.observed), shape)
     xy = jnp.where(seen.observed[..., None], seen.points2d, posed[..., :2])
-    return jnp.concatenate([xy, posed[..., 2:]], axis=-1)
+    return posed, jnp.concatenate([xy, posed[..., 2:]], axis=-1)
 
 
-def _score_shapes(name: str, shapes, frames: Labelled, validation: Labelled) -> dict:
-    """Errors of one shape per category, as it is and lifted, in its better sign."""
-
-    def both(split: Labelled) -> tuple[dict, dict]:
-        shape = shapes[split.observation.category]
-        lifted = _chunked(_lift_shape, split, shape)
-        return _chunked(_both_signs, split, shape), _chunked(_both_signs, split, lifted)
-
-    mirrored = _mirror_wins(both(validation)[1], validation, len(shapes))
+def _score_shapes(
+    name: str, shapes, frames: Labelled, validation: Labelled, perspective: bool
+) -> dict:
+    """Errors of one shape per category, as it is and lifted, in the chosen sign."""
+    held_out = _chunked(
+        _lift_shape, validation, shapes[validation.observation.category]
+    )
+    mirrored = _mirror_wins(validation, *held_out, perspective)
     mirrored = mirrored[frames.observation.category]
-    canonical, lifted = both(frames)
+    shape = shapes[frames.observation.category]
+    canonical = _chunked(_both_signs, frames, shape)
+    lifted = _chunked(_both_signs, frames, _chunked(_lift_shape, frames, shape)[1])
     return {
         f"ne_{name}": np.where(mirrored, canonical["mirrored"], canonical["plain"]),
         f"ne_{name}_lifted": np.where(mirrored, lifted["mirrored"], lifted["plain"]),
     }
 
 
-def _mirror_wins(errors: dict, frames: Labelled, categories: int) -> np.ndarray:
-    """Per category whether the mirror image has the lower error in sum, [c]."""
-    scored = metrics.scorable(frames.evaluated)
-    gain = np.where(scored, errors["plain"] - errors["mirrored"], 0.0)
-    return np.bincount(frames.observation.category, gain, minlength=categories) > 0.0
+@jax.jit
+def _foreshortening(frames: Labelled, posed) -> jax.Array:
+    seen = frames.observation
+    return pose.foreshortening(posed, seen.points2d, seen.observed)
+
+
+def _mirror_wins(frames: Labelled, posed, lifted, perspective: bool) -> np.ndarray:
+    """Per category whether the mirror image is better in sum, [c]."""
+    if perspective:
+        gain = _chunked(_foreshortening, frames, posed)
+    else:
+        errors = _chunked(_both_signs, frames, lifted)
+        scored = metrics.scorable(frames.evaluated)
+        gain = np.where(scored, errors["plain"] - errors["mirrored"], 0.0)
+    return np.bincount(frames.observation.category, gain) > 0.0
 
 
 # ------------------------------------------------------------------ scoring categories
+
+
+def _entries(training: TrainingData, frames: Labelled, scores, canonical, library):
+    """What eval.json says of each category."""
+    entries = {}
+    for index, skeleton in enumerate(training.skeletons):
+        rows = frames.observation.category == index
+        test = frames.points3d[rows], frames.evaluated[rows]
+        entry = {
+            "keypoints": len(skeleton.keypoints),
+            "train_frames": len(training.observations[index].points2d),
+            "test_frames": int(np.sum(rows)),
+            "units": skeleton.units,
+        }
+        mine = {name: values[rows] for name, values in scores.items()}
+        entry |= _errors(mine, metrics.scorable(test[1]))
+        if "ne_lifted" in entry:
+            entry |= _shape_statistics(canonical[rows], *test, *library[index])
+        entries[skeleton.name] = entry
+    return entries
 
 
 def _errors(scores: dict[str, np.ndarray], scored: np.ndarray) -> dict:
@@ -333,7 +357,8 @@ def _shape_statistics(canonical, true, mask, library, library_mask) -> dict:
         shared = mask & library_mask[nearest]
         errors = np.asarray(_ne(library[nearest], true, shared))
         kept = metrics.scorable(shared)
-        statistics["nearest_train"] = _short(errors[kept].mean())
+        if kept.any():
+            statistics["nearest_train"] = _short(errors[kept].mean())
     return statistics
 
 
@@ -367,80 +392,3 @@ def _mean(entries: list[dict]) -> dict:
         # a category that hardly moves has a ratio of thousands: no mean bears that
         mean[VARIANCE + "_median"] = _short(np.median(ratios))
     return mean
-
-
-# -------------------------------------------------------------------------- the table
-
-# heading, width, key; `*` marks what was made with 3D labels
-COLUMNS = (
-    ("flat", 7, "ne_flat"),
-    ("rigid", 6, "ne_rigid_lifted"),
-    ("mean*", 6, "ne_mean_shape_lifted"),
-    ("start", 6, "ne_start_lifted"),
-    ("OURS", 6, "ne_lifted"),
-    ("rigid", 8, "ne_rigid"),
-    ("mean*", 6, "ne_mean_shape"),
-    ("start", 6, "ne_start"),
-    ("OURS", 6, "ne_canonical"),
-    ("var", 7, VARIANCE),
-    ("near*", 6, "nearest_train"),
-    ("2D", 6, "reprojection"),
-    ("PA mm", 8, "pa_mpjpe_lifted"),
-)
-
-
-def results_table(eval_json: dict) -> str:
-    """eval.json as plain text: every yardstick, per category and in the mean."""
-    entries = eval_json["categories"]
-    head = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
-    groups = f"{'lifted':>{36 + 31}}{'canonical':>26}"
-    lines = [groups, f"{'category':24}{'points':>6}{'test':>6}{head}"]
-    rule = "-" * len(lines[-1])
-    lines.append(rule)
-    for name, entry in entries.items():
-        label = f"{name[:23]:24}{entry['keypoints']:6}{entry['test_frames']:6}"
-        lines.append(label + _cells(entry, in_mm=entry["units"] == "mm"))
-    scored = [entry for entry in entries.values() if "ne_lifted" in entry]
-    small = sum("ne_lifted_interval" in entry for entry in scored)
-    lines += [rule, f"{f'mean of {len(scored)}':36}" + _cells(eval_json["mean"])]
-    if small:
-        label = f"without {small} of < {SMALL} test frames"
-        lines.append(f"{label:36}" + _cells(eval_json["mean_without_small"]))
-    return "\n".join([*lines, rule, *_notes(eval_json, scored)])
-
-
-def _cells(entry: dict, *, in_mm: bool = False) -> str:
-    # one column, two statistics: a category's own ratio, the median of all ratios
-    entry = {VARIANCE: entry.get(VARIANCE + "_median")} | entry
-    if not in_mm:
-        entry = entry | {"pa_mpjpe_lifted": None}
-    return "".join(f"{cell(key, entry.get(key)):>{width}}" for _, width, key in COLUMNS)
-
-
-def cell(key: str, value: float | None) -> str:
-    """A number as the tables print it."""
-    if value is None:
-        return "-"
-    if key == VARIANCE:
-        return f"{value:.2f}" if value < 100.0 else "100+"
-    return f"{value:.1f}"
-
-
-def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
-    rigid = sum(e["ne_lifted"] < e["ne_rigid_lifted"] for e in scored)
-    mean = sum(e["ne_lifted"] < e["ne_mean_shape_lifted"] for e in scored)
-    ours = "does too" if eval_json["supervised"] else "does not"
-    return [
-        "lifted, canonical, near, 2D: error in % of the shape's RMS radius. "
-        f"*: uses 3D labels; ours {ours}.",
-        "var: variance of the predicted over that of the true shapes (mean: median). "
-        "near: nearest training shape.",
-        f"OURS lifted beats rigid in {rigid} of {len(scored)} categories, "
-        f"mean* in {mean}.",
-        *(
-            f"{name}: no 3D truth, so its depth sign is undetermined."
-            for name, entry in eval_json["categories"].items()
-            if "ne_lifted" not in entry
-        ),
-        *(f"skipped {name}: {why}" for name, why in eval_json["skipped"].items()),
-    ]

@@ -33,19 +33,18 @@ from lfm_jax.data.mixture import training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
 from lfm_jax.metrics_io import MetricsWriter, Progress
-from lfm_jax.skeleton_io import FILENAME as SKELETONS
 from lfm_jax.skeleton_io import write_skeletons
 from lfm_jax.train.evaluate import (
     choose_depth_sign,
     evaluate,
     frame_errors,
-    results_table,
 )
 from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
+from lfm_jax.train.table import results_table
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
-from lfm_jax.workdir import claim, claim_file, write_json, writing
+from lfm_jax.workdir import SKELETONS, SPLIT, claim, claim_file, write_json, writing
 
 MODES = ("train_and_eval", "train", "eval")
 VALIDATION = 8  # frames of every category in the validation loss
@@ -76,8 +75,8 @@ def train_and_evaluate(
         raise LfmError(f"There is no mode {mode!r}{suggest(mode, MODES)}.")
     path = pathlib.Path(workdir)
     with writing(path):
-        claim(path, config)
-        built = build(config, path)
+        with claim(path, config):
+            built = build(config, path)
         with Checkpoints(path / "checkpoints") as checkpoints:
             standing = restore(built, checkpoints)
             if mode == "eval" and standing.step == 0:
@@ -125,9 +124,11 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     """Opens the data, factorizes it, and compiles nothing yet."""
     dataset = open_dataset(config.data, str(workdir))
     training = dataset.training
-    claim_file(workdir / "split.json", dataset.split)
+    claim_file(workdir / SPLIT, dataset.split)
     known = [isinstance(part, Labelled) for part in dataset.evaluation.validation]
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
+    # a setting that names nothing is found before minutes go into factorizing
+    models.build(config.model, training.skeletons)
     factors = factorized(dataset, config.model.bases, config.seed, workdir)
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
@@ -341,10 +342,12 @@ def _stop_request() -> Iterator[list[int]]:
 
 
 def settle(built: Built, last: Standing, checkpoints: Checkpoints) -> TrainState:
-    """Chooses the depth signs on validation, and saves them with the final state."""
-    evaluation = built.dataset.evaluation
-    unsigned = np.ones(len(evaluation.validation), np.float32)
-    signs = choose_depth_sign(_predict(built, last.state, unsigned), evaluation)
+    """Chooses the depth signs on validation, and saves them with the final state.
+
+    A state that is on disk already stays there as it is: one that was stopped half-way
+    and is only evaluated has signs in eval.json, and none in its checkpoint.
+    """
+    signs = _signs(built, last.state)
     signs = jax.device_put(signs, sharding.replicated(built.mesh))
     state = dataclasses.replace(last.state, depth_sign=signs)
     checkpoints.save(last.step, state, last.batches)
@@ -372,8 +375,15 @@ def finish(built: Built, state: TrainState) -> Results:
     """Evaluates on the test split, writes eval.json and prints the table."""
     training, evaluation = built.dataset.training, built.dataset.evaluation
     predict = _remembering(_predict(built, state, np.asarray(state.depth_sign)))
-    start = _predict(built, built.init(), np.asarray(state.depth_sign))
-    scores = evaluate(predict, training, evaluation, built.rigid, start=start)
+    first = built.init()
+    scores = evaluate(
+        predict,
+        training,
+        evaluation,
+        built.rigid,
+        start=_predict(built, first, _signs(built, first)),
+        perspective=built.config.data.camera == "perspective",
+    )
     numbers = {
         "step": int(state.step),
         "split": "test",
@@ -400,6 +410,16 @@ def _remembering(predict: Callable) -> Callable:
         return known[key][1]
 
     return remembered
+
+
+def _signs(built: Built, state: TrainState) -> np.ndarray:
+    evaluation = built.dataset.evaluation
+    unsigned = np.ones(len(evaluation.validation), np.float32)
+    return choose_depth_sign(
+        _predict(built, state, unsigned),
+        evaluation,
+        perspective=built.config.data.camera == "perspective",
+    )
 
 
 def _predict(built: Built, state: TrainState, signs: np.ndarray) -> Callable:

@@ -1,17 +1,19 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
-Every category gets a low-rank model for every number of bases in `model.bases`, chosen
-by hidden points of its validation frames, 2D alone. The models explain the same images
-with different depths, and the mean of their depths is better than any one of them.
+Every category gets a low-rank model for every number of bases in `model.bases`, all
+from one random start, which is chosen by hidden points of the validation frames, 2D
+alone. The models explain the same images with different depths, and the mean of their
+depths is better than any one of them.
 
-Factorization takes seconds to minutes, so it is done once and kept in the work
-directory; a resumed run reads the very same numbers.
+Factorization takes seconds for a category, so each is kept in the work directory as
+soon as it is done; a resumed run reads the very same numbers.
 """
 
 import dataclasses
 import logging
 import os
 import pathlib
+import shutil
 import zipfile
 import zlib
 
@@ -69,7 +71,10 @@ def factorized(
     """
     path = workdir / FILENAME
     if not path.exists():
-        _write(path, _factorize(dataset, _numbers(bases), seed))
+        done = workdir / "factorization"
+        done.mkdir(exist_ok=True)
+        _write(path, _factorize(dataset, _numbers(bases), seed, done))
+        shutil.rmtree(done)
     return read_factorized(path)
 
 
@@ -80,9 +85,8 @@ def read_factorized(path: pathlib.Path) -> Factorized:
         LfmError: the file is missing or damaged.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            start = Start(arrays["shapes"], arrays["noise"])
-            return Factorized(arrays["rigid"], start)
+        arrays = _read(path)
+        return Factorized(arrays["rigid"], Start(arrays["shapes"], arrays["noise"]))
     except DAMAGED as error:
         raise LfmError(
             f"{path} does not hold the factorization of a run ({error}); remove it and "
@@ -103,15 +107,18 @@ def _numbers(bases: str) -> tuple[int, ...]:
 
 
 def _factorize(
-    dataset: Dataset, bases: tuple[int, ...], seed: int
+    dataset: Dataset, bases: tuple[int, ...], seed: int, done: pathlib.Path
 ) -> dict[str, np.ndarray]:
-    """All categories; the arrays of the file."""
+    """All categories that are not done yet; the arrays of the file."""
     training, rows = dataset.training, []
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
     for index, skeleton in enumerate(training.skeletons):
-        held_out = dataset.evaluation.validation[index].observation
-        seen = training.observations[index]
-        rows.append(_category(seen, held_out, bases, seed, width))
+        path = done / f"{index:03d}.npz"
+        if not path.exists():
+            held_out = dataset.evaluation.validation[index].observation
+            seen = training.observations[index]
+            _write(path, _category(seen, held_out, bases, seed, width))
+        rows.append(_read(path))
         _log.info(
             "factorized %s (%d of %d)",
             skeleton.name,
@@ -146,6 +153,11 @@ def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
     widths = [(0, 0)] * values.ndim
     widths[axis] = (0, size - values.shape[axis])
     return np.pad(values, widths, constant_values=value).astype(np.float32)
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

@@ -29,7 +29,7 @@ def init_state(
         averaged=jax.tree.map(jnp.copy, params),
         opt_state=tx.init(params),
         key=key,
-        depth_sign=jnp.ones(categories),
+        depth_sign=jnp.zeros(categories),
     )
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import html
 import importlib.resources
 import json
+import math
 import os
 import pathlib
 import string
@@ -25,9 +26,11 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import metrics, workdir
 from lfm_jax.data.dataset import EvaluationData
-from lfm_jax.train.evaluate import COLUMNS, cell
+from lfm_jax.train.table import COLUMNS, cell
 from lfm_jax.types import Labelled, Observation, Prediction, Skeleton
 
+# a camera looks along z with y down; a plot has y up and z towards the reader
+UPRIGHT = np.array([1.0, -1.0, -1.0])
 CURVE_POINTS = 600
 
 FROM_2D = """
@@ -166,7 +169,9 @@ def _page(eval_json, metrics_lines, frames, skeletons) -> str:
         tiles=_tiles(eval_json["mean"]),
         table=_table(eval_json),
         skipped=_skipped(eval_json["skipped"]),
-        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace(
+            "<", "\\u003c"
+        ),
     )
 
 
@@ -209,15 +214,17 @@ def _report_frame(frame: ReportFrame, lifted: np.ndarray) -> dict:
         origin, radius = _size(lifted, everywhere)
     else:
         origin, radius = _size(frame.true, frame.evaluated)
-        truth = _rounded((frame.true - origin) / radius, frame.evaluated)
+        truth = _rounded(UPRIGHT * (frame.true - origin) / radius, frame.evaluated)
     centre, extent = _size(frame.points2d, frame.observed)
     return {
         "category": frame.category,
         "rank": frame.rank,
         "frame": frame.frame,
         "error": round(frame.error, 2),
-        "input": _rounded((frame.points2d - centre) / extent, frame.observed),
-        "lifted": _rounded((lifted - origin) / radius, everywhere),
+        "input": _rounded(
+            UPRIGHT[:2] * (frame.points2d - centre) / extent, frame.observed
+        ),
+        "lifted": _rounded(UPRIGHT * (lifted - origin) / radius, everywhere),
         "truth": truth,
     }
 
@@ -239,7 +246,7 @@ def _curves(lines: Sequence[dict]) -> dict:
     curves = {}
     for line in lines:
         for name, value in line.items():
-            if "loss" in name and value is not None and value > 0.0:
+            if "loss" in name and value is not None and 0.0 < value < math.inf:
                 curve = curves.setdefault(name, {"x": [], "y": []})
                 curve["x"].append(line["step"])
                 curve["y"].append(float(f"{value:.4g}"))
