@@ -119,8 +119,7 @@ def points(key=0, shape=(5, 7)):
 def test_weak_perspective_commutes_with_similarities_of_the_image():
     x, scale, shift = points(), jnp.arange(1.0, 6.0), points(1, (5,))[..., :2]
     image = cameras.project_weak_perspective(x, scale, shift)
-    angle = jnp.full((5,), 0.3)
-    turn = rotations.in_plane(angle)
+    turn = rotations.from_rotation_vector(jnp.full((5, 3), 0.3).at[:, :2].set(0.0))
     turned = cameras.project_weak_perspective(
         jnp.einsum("bij,bnj->bni", turn, x),
         scale,

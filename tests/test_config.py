@@ -60,7 +60,7 @@ def test_a_preset_states_only_differences(preset):
 
 TEXTS = {
     bool: strategies.sampled_from(["true", "False"]),
-    int: strategies.integers(0, 10**6).map(str),
+    int: strategies.integers(1, 10**6).map(str),
     float: strategies.floats(1e-6, 1e6).map(repr),
     str: strategies.text("abc_", min_size=1),
 }
@@ -73,6 +73,18 @@ def test_every_key_can_be_set_in_the_argument(data):
     value = read(config.from_config_dict(LFM2D.get_config(f"debug,{key}={text}")), key)
     assert type(value) is kind
     assert str(value).lower() == text.lower() or value == kind(text)
+
+
+@pytest.mark.parametrize("key", ["train.steps", "train.log_every", "model.layers"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_are_positive(key, value):
+    with pytest.raises(LfmError, match=f"{key.split('.')[1]} is {value}"):
+        config.from_config_dict(LFM2D.get_config(f"debug,{key}={value}"))
+
+
+def test_long_lists_are_named_in_short():
+    (phrase,) = config.differences({"rows": list(range(900))}, {"rows": [1]})
+    assert "rows was [0, 1" in phrase and len(phrase) < 80
 
 
 def test_later_parts_of_the_argument_win():

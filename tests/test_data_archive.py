@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -92,6 +93,13 @@ def infinite():
         ({"points3d": np.full((6, 5, 3), "x")}, "points3d is of type"),
         ({"points2d": np.zeros((6, 4, 2), np.float32)}, "points2d has shape"),
         ({"visibility": np.ones((5, 6), bool)}, "visibility has shape"),
+        (
+            {
+                "points2d_views": np.zeros((3, 6, 5, 2), np.float32),
+                "visibility_views": np.ones((1, 6, 5), bool),
+            },
+            "visibility_views has shape",
+        ),
         ({"visibility": np.full((6, 5), 0.5)}, "visibility is of type"),
         ({"specimen": np.zeros(5, int)}, "specimen has shape"),
         ({"up": np.zeros(3)}, "up has no direction"),
@@ -112,6 +120,14 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, changes, said):
     with pytest.raises(LfmError, match=said) as error:
         archive.read_category(path)
     assert str(path) in str(error.value)
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    path = save(tmp_path, units=None)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("units", "mm")
+    with pytest.raises(LfmError, match="units"):
+        archive.read_category(path)
 
 
 def test_no_frames(tmp_path):

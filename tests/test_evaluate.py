@@ -72,13 +72,10 @@ RIGID_SHAPES = tuple(
 )
 
 
-def predictor(change):
+def predictor(change, parts=None):
     """Predicts what `change` makes of the truth of each frame."""
-    known = {
-        part.observation.points2d.tobytes(): part.points3d
-        for name in KEYPOINTS
-        for part in (sample(name, split) for split in FRAMES)
-    }
+    parts = parts or [sample(name, split) for name in KEYPOINTS for split in FRAMES]
+    known = {part.observation.points2d.tobytes(): part.points3d for part in parts}
 
     def predict(seen: Observation) -> Prediction:
         posed = change(known[seen.points2d.tobytes()])
@@ -179,6 +176,26 @@ def test_the_sign_of_depth_is_chosen_on_validation():
     assert signs.dtype == np.float32
     signs = choose_depth_sign(predictor(lambda p: p), EVALUATION)
     np.testing.assert_array_equal(signs, np.float32([1, 1, 1]))
+
+
+def test_in_perspective_the_sign_is_chosen_by_2d_alone():
+    def seen_from(distance, labelled):
+        depth = labelled.points3d[..., 2:]
+        image = labelled.points3d[..., :2] / (1.0 + depth / distance)
+        seen = dataclasses.replace(labelled.observation, points2d=image)
+        return dataclasses.replace(labelled, observation=seen)
+
+    parts = tuple(seen_from(10.0, part) for part in EVALUATION.validation[:2])
+    wrong = tuple(
+        dataclasses.replace(part, points3d=mirrored(part.points3d)) for part in parts
+    )
+    true = predictor(lambda p: p, parts)
+    for known in (parts, wrong):
+        evaluation = EvaluationData(known, known, known)
+        signs = choose_depth_sign(true, evaluation, perspective=True)
+        np.testing.assert_array_equal(signs, np.float32([1, 1]))
+    signs = choose_depth_sign(true, EvaluationData(wrong, wrong, wrong))
+    np.testing.assert_array_equal(signs, np.float32([-1, -1]))
 
 
 def test_a_mirrored_prediction_is_wrong_but_for_the_best_flip():

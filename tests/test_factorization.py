@@ -171,6 +171,7 @@ class TestRiddle:
         errors, depths = solve_riddle(riddle, stacked)
         assert errors[1] < 0.5 * errors[0]
         assert depths.shape == (2, factorization.JUDGED, POINTS)
+        assert depths[:, :50].any() and not depths[:, 50:].any()  # padding has none
 
     def test_hidden_points_are_not_shown(self):
         _, posed = scene()
@@ -181,16 +182,18 @@ class TestRiddle:
         assert (np.asarray(riddle.frames.tracks)[hidden] == 0.0).all()
         np.testing.assert_array_equal((shown | hidden)[: len(mask)], mask)
 
-    def test_unseen_values_play_no_part_and_nothing_hidden_is_no_evidence(self):
+    def test_with_four_points_those_shown_are_asked_and_others_play_no_part(self):
         _, posed = scene()
         mask = np.zeros(posed.shape[:2], bool)
         mask[:, :4] = True
         points = np.where(mask[..., None], posed[..., :2], np.nan)
-        model = factorize_rigid(posed[..., :2], np.ones_like(mask), iterations=2)
-        model = jax.tree.map(lambda leaf: leaf[None], model)
-        errors, depths = solve_riddle(pose_riddle(points, mask, POINTS, 1.0), model)
-        assert np.isfinite(depths).all()
-        assert np.isinf(errors).all()
+        good = factorize_rigid(posed[..., :2], np.ones_like(mask))
+        bad = dataclasses.replace(good, shapes=good.shapes[:, ::-1])
+        lost = dataclasses.replace(good, shapes=good.shapes * np.nan)
+        models = jax.tree.map(lambda *leaves: np.stack(leaves), good, bad, lost)
+        errors, depths = solve_riddle(pose_riddle(points, mask, POINTS, 1.0), models)
+        assert np.isfinite(depths[:2]).all()
+        assert errors[0] < 0.2 * errors[1] and np.isinf(errors[2])
 
 
 def test_mirrored_models_are_mirrored_back():

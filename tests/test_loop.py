@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfm_jax.checkpoint import Checkpoints
+from lfm_jax.checkpoint import Checkpoints, read_weights
 from lfm_jax.config import Config, TrainConfig
 from lfm_jax.data.archive import Category, write_category
 from lfm_jax.errors import LfmError
 from lfm_jax.metrics_io import MetricsWriter, read_metrics
 from lfm_jax.train import loop
+from lfm_jax.workdir import SKELETONS, claim
 
 STEPS = 20
 
@@ -120,11 +121,14 @@ def test_stopping_and_going_on_changes_no_bit(config, whole, tmp_path, monkeypat
     assert stopped.value.code == 128 + signal.SIGTERM
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.steps == [10]
+    # nothing claims to know a sign of depth before one is chosen
+    assert not read_weights(tmp_path / "checkpoints").depth_sign.any()
 
     results = loop.train_and_evaluate(config, str(tmp_path))
     assert bits(standing(config, tmp_path)) == bits(standing(config, whole[0]))
     assert untimed(tmp_path) == untimed(whole[0])
     assert results.numbers == whole[1].numbers
+    assert read_weights(tmp_path / "checkpoints").depth_sign.all()
 
 
 @pytest.mark.parametrize("mode", ["train_and_eval", "eval"])
@@ -150,6 +154,28 @@ def test_another_config_is_refused_with_the_difference(config, whole):
     other = dataclasses.replace(config, seed=3)
     with pytest.raises(LfmError, match="seed was 0 and is now 3"):
         loop.train_and_evaluate(other, str(whole[0]))
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"encoding": "none"}, {"bases": "two"}, {"heads": 3}]
+)
+def test_after_a_mistake_the_work_directory_is_free(config, mistake, tmp_path):
+    model = dataclasses.replace(config.model, **mistake)
+    with pytest.raises(LfmError, match="model."):
+        loop.train_and_evaluate(dataclasses.replace(config, model=model), str(tmp_path))
+    with claim(tmp_path, config):
+        pass
+
+
+def test_other_keypoints_in_the_same_place_are_refused(config, whole):
+    path = whole[0] / SKELETONS
+    before = path.read_text()
+    try:
+        path.write_text(before.replace('"five"', '"six"'))
+        with pytest.raises(LfmError, match="another run"):
+            loop.train_and_evaluate(config, str(whole[0]))
+    finally:
+        path.write_text(before)
 
 
 def test_nothing_to_evaluate(config, tmp_path):

@@ -90,7 +90,10 @@ class TestIdentity:
     @pytest.mark.parametrize(
         ("injection", "encoding"),
         [
-            *((i, "rff") for i in ("input", "first_last", "every_2", "every")),
+            *(
+                (i, "rff")
+                for i in ("input", "first_last", "every_2", "every_3", "every")
+            ),
             *(("every", e) for e in ENCODINGS if e != "rff"),
         ],
     )

@@ -159,6 +159,20 @@ def test_the_input_lacks_hidden_points_and_the_truth_unknown_ones(page):
     assert len(frame["lifted"]) == 5
 
 
+def test_up_in_the_image_is_up_in_the_plot(page):
+    frame = json.loads(page.data)["frames"][0]
+    part, known = evaluation().test[0], [0, 2, 3]
+    turned = [1.0, -1.0, -1.0]  # image rows count downwards, depth away
+    shown = np.array([frame["truth"][i] for i in known])
+    true = part.points3d[frame["frame"]][known] * turned
+    shown, true = shown - shown.mean(0), true - true.mean(0)
+    np.testing.assert_allclose(shown / shown.std(), true / true.std(), atol=0.01)
+    shown = np.array([frame["input"][i] for i in known])
+    true = part.observation.points2d[frame["frame"]][known] * turned[:2]
+    shown, true = shown - shown.mean(0), true - true.mean(0)
+    np.testing.assert_allclose(shown / shown.std(), true / true.std(), atol=0.01)
+
+
 def test_the_prediction_lies_on_the_truth_it_equals_up_to_a_similarity(page):
     for frame in json.loads(page.data)["frames"][:3]:
         truth = np.array(frame["truth"][:4])

@@ -262,8 +262,11 @@ def test_importing_serve_brings_in_nothing_that_training_needs():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A work directory as training leaves it, with a tiny random network."""
+def folders(tmp_path_factory):
+    """A work directory as training leaves it, with a tiny random network.
+
+    And the same of a run that was stopped before it came to its end.
+    """
     folder = tmp_path_factory.mktemp("run")
     config = Config(model=ModelConfig(width=16, layers=1, heads=2))
     skeletons = (HAND, DOG)
@@ -289,14 +292,34 @@ def folder(tmp_path_factory):
     np.savez(
         folder / "factorization.npz", **dataclasses.asdict(start), rigid=shapes[:, 0, 0]
     )
+    batches = iter(grain.MapDataset.range(4).to_iter_dataset())
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(3, state, iter(grain.MapDataset.range(4).to_iter_dataset()))
-    return folder
+        checkpoints.save(3, state, batches)
+    stopped = shutil.copytree(folder, tmp_path_factory.mktemp("stopped") / "run")
+    shutil.rmtree(stopped / "checkpoints")
+    with Checkpoints(stopped / "checkpoints") as checkpoints:
+        undecided = dataclasses.replace(state, depth_sign=jnp.zeros(2))
+        checkpoints.save(2, undecided, batches)
+    return folder, stopped
+
+
+@pytest.fixture(scope="module")
+def folder(folders):
+    return folders[0]
 
 
 @pytest.fixture(scope="module")
 def trained(folder):
     return Lifter.from_workdir(folder)
+
+
+def test_a_run_that_was_stopped_lifts_and_claims_no_sign(trained, folders):
+    whole = trained.lift(FRAMES, category="dog")
+    assert whole.depth_sign == "chosen on validation"
+    stopped = Lifter.from_workdir(folders[1]).lift(FRAMES, category="dog")
+    assert stopped.depth_sign == "undetermined"
+    mirrored = whole.points3d * np.array([1, 1, -1], np.float32)
+    np.testing.assert_allclose(stopped.points3d, mirrored, rtol=1e-4, atol=1e-3)
 
 
 def test_a_trained_model_lifts_by_name(trained):

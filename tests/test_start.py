@@ -70,6 +70,30 @@ def test_it_is_made_once_and_read_back(made, dataset, folder):
     np.testing.assert_array_equal(again.rigid, made.rigid)
 
 
+def test_what_is_done_survives_an_interruption(dataset, tmp_path, monkeypatch):
+    twice = Dataset(
+        TrainingData(*(2 * part for part in vars(dataset.training).values())),
+        EvaluationData(*(2 * part for part in vars(dataset.evaluation).values())),
+        {},
+        {},
+    )
+    asked, category = [], start._category
+
+    def stopped_once(*arguments):
+        asked.append(arguments)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return category(*arguments)
+
+    monkeypatch.setattr(start, "_category", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        start.factorized(twice, "1,2", 0, tmp_path)
+    both = start.factorized(twice, "1,2", 0, tmp_path).start
+    assert len(asked) == 3
+    np.testing.assert_array_equal(both.shapes[0], both.shapes[1])
+    assert [path.name for path in tmp_path.iterdir()] == [start.FILENAME]
+
+
 @pytest.mark.parametrize("bases", ["", "two", "3,-1"])
 def test_bases_that_are_no_numbers_are_an_error(bases, dataset, tmp_path):
     with pytest.raises(LfmError, match="model.bases"):

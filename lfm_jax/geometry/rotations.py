@@ -32,15 +32,6 @@ def random_rotation(
     )
 
 
-def in_plane(angle: Float[ArrayLike, "*b"]) -> Float[ArrayLike, "*b 3 3"]:
-    """Rotation about the viewing axis z by `angle` radians."""
-    half = 0.5 * angle
-    zero = jnp.zeros_like(half)
-    return from_quaternion(
-        jnp.stack([jnp.cos(half), zero, zero, jnp.sin(half)], axis=-1)
-    )
-
-
 def from_rotation_vector(
     vector: Float[ArrayLike, "*b 3"],
 ) -> Float[ArrayLike, "*b 3 3"]:
