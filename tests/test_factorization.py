@@ -167,7 +167,7 @@ class TestRiddle:
             models[0], shapes=np.pad(models[0].shapes, unused)
         )
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
-        riddle = pose_riddle(points[100:], mask[100:], POINTS, 1.0)
+        riddle = pose_riddle([(points[100:], mask[100:])], POINTS, 1.0)
         errors, depths = solve_riddle(riddle, stacked)
         assert errors[1] < 0.5 * errors[0]
         assert depths.shape == (2, factorization.JUDGED, POINTS)
@@ -176,7 +176,7 @@ class TestRiddle:
     def test_hidden_points_are_not_shown(self):
         _, posed = scene()
         mask = np.random.default_rng(0).random(posed.shape[:2]) < 0.95
-        riddle = pose_riddle(posed[..., :2], mask, POINTS, 1.0)
+        riddle = pose_riddle([(posed[..., :2], mask)], POINTS, 1.0)
         shown, hidden = np.asarray(riddle.frames.mask), np.asarray(riddle.hidden)
         assert hidden.any() and not (shown & hidden).any()
         assert (np.asarray(riddle.frames.tracks)[hidden] == 0.0).all()
@@ -191,7 +191,9 @@ class TestRiddle:
         bad = dataclasses.replace(good, shapes=good.shapes[:, ::-1])
         lost = dataclasses.replace(good, shapes=good.shapes * np.nan)
         models = jax.tree.map(lambda *leaves: np.stack(leaves), good, bad, lost)
-        errors, depths = solve_riddle(pose_riddle(points, mask, POINTS, 1.0), models)
+        errors, depths = solve_riddle(
+            pose_riddle([(points, mask)], POINTS, 1.0), models
+        )
         assert np.isfinite(depths[:2]).all()
         assert errors[0] < 0.2 * errors[1] and np.isinf(errors[2])
 

@@ -42,8 +42,8 @@ POINTS_PER_BASIS = 3
 STARTS, RIGID_STARTS, SEARCH_BASES = 48, 16, 4
 FINALISTS = 2  # starts of either kind that are finished
 ITERATIONS = 30
-# share of points hidden, and frames, to judge a model by
-HIDDEN, JUDGED = 0.25, SEARCH_FRAMES
+# share of points hidden to judge a model by, and frames, of each part at most
+HIDDEN, JUDGED = 0.25, 256
 
 
 @jax.tree_util.register_dataclass
@@ -107,9 +107,9 @@ def factorize(
 
     The random starts are searched from twice, with a noise for each keypoint and with
     one for all (with a noise for each, a wrong shape can excuse itself by noisy limbs).
-    Those of either kind that best predict hidden points of the frames held out are
-    finished with every number of bases, and the one start is taken whose models then
-    predict best in sum.
+    Those of either kind that best predict hidden points, of frames given and of frames
+    held out, are finished with every number of bases, and the one start is taken whose
+    models then predict best in sum.
 
     Args:
         points2d: as in `factorize_rigid`.
@@ -128,7 +128,7 @@ def factorize(
     width = width or count
     few, unit = prepare(points2d, mask, SEARCH_FRAMES, width)
     many, _ = prepare(points2d, mask, FRAMES, width, unit)
-    riddle = pose_riddle(*held_out, width, unit)
+    riddle = pose_riddle([(points2d, mask), held_out], width, unit)
     most = max(bases)
     allowed = [min(wanted, count // POINTS_PER_BASIS) for wanted in bases]
     searched = min(most, SEARCH_BASES)
@@ -223,37 +223,44 @@ def _fit(frames, model, shared, iterations) -> LowRank:
 
 
 def pose_riddle(
-    points2d: Float[np.ndarray, "f n 2"],
-    mask: Bool[np.ndarray, "f n"],
+    parts: Sequence[tuple[Float[np.ndarray, "_ n 2"], Bool[np.ndarray, "_ n"]]],
     width: int,
     unit: float,
 ) -> Riddle:
-    """Hides some points of at most `JUDGED` frames, evenly spread.
+    """Hides some points of at most `JUDGED` frames of each part, evenly spread.
 
     Args:
-        points2d: frames that the models to be judged were not fitted to.
-        mask: which points are seen.
+        parts: image points and which of them are seen.
         width: keypoints are padded to this many.
         unit: of the models' scales, as `prepare` returns it.
     """
+    thinned = [_hide(points, mask) for points, mask in parts]
+    points, mask, shown = (
+        np.concatenate(arrays) for arrays in zip(*thinned, strict=True)
+    )
+    most = JUDGED * len(parts)
+    frames, _ = prepare(points, shown, most, width, unit, fewest=most)
+    count = np.maximum(shown.sum(1)[:, None, None], 1)
+    middle = np.where(shown[..., None], points, 0.0).sum(1, keepdims=True) / count
+    tracks = np.where(mask[..., None], points - middle, 0.0)
+    size = np.asarray(frames.size)[: len(points), None, None] * unit
+    missing = [(0, most - len(points)), (0, width - mask.shape[1])]
+    return Riddle(
+        frames,
+        jnp.asarray(np.pad(tracks / size, [*missing, (0, 0)]).astype(np.float32)),
+        jnp.asarray(np.pad(mask & ~shown, missing)),
+    )
+
+
+def _hide(points, mask):
+    """Some frames' points, which are seen, and which of those are shown."""
     shown = mask & (np.random.default_rng(0).random(mask.shape) >= HIDDEN)
     if not np.any(shown.sum(1) >= 4):
         shown = mask  # none can be spared
     rows = np.flatnonzero(shown.sum(1) >= 4)
     if len(rows) > JUDGED:
         rows = rows[np.linspace(0, len(rows) - 1, JUDGED).astype(int)]
-    points, mask, shown = points2d[rows], mask[rows], shown[rows]
-    frames, _ = prepare(points, shown, JUDGED, width, unit)
-    count = np.maximum(shown.sum(1)[:, None, None], 1)
-    middle = np.where(shown[..., None], points, 0.0).sum(1, keepdims=True) / count
-    tracks = np.where(mask[..., None], points - middle, 0.0)
-    size = np.asarray(frames.size)[: len(rows), None, None] * unit
-    missing = [(0, JUDGED - len(rows)), (0, width - mask.shape[1])]
-    return Riddle(
-        frames,
-        jnp.asarray(np.pad(tracks / size, [*missing, (0, 0)]).astype(np.float32)),
-        jnp.asarray(np.pad(mask & ~shown, missing)),
-    )
+    return points[rows], mask[rows], shown[rows]
 
 
 def solve_riddle(

@@ -67,7 +67,9 @@ class LowRank:
     spread: Float[ArrayLike, "*s"]
 
 
-def prepare(points2d, mask, frames, width, unit=None) -> tuple[Frames, float]:
+def prepare(
+    points2d, mask, frames, width, unit=None, *, fewest=FEWEST
+) -> tuple[Frames, float]:
     """At most `frames` frames, evenly spread, normalised and padded; and their unit.
 
     Padded to `frames` halved as often as they still fit: few sizes to compile, little
@@ -76,7 +78,7 @@ def prepare(points2d, mask, frames, width, unit=None) -> tuple[Frames, float]:
     usable = np.flatnonzero(mask.sum(1) >= 4)
     if len(usable) > frames:
         usable = usable[np.linspace(0, len(usable) - 1, frames).astype(int)]
-    while frames > FEWEST and len(usable) <= frames // 2:
+    while frames > fewest and len(usable) <= frames // 2:
         frames //= 2
     seen = mask[usable][..., None]
     count = np.maximum(seen.sum(1, keepdims=True), 1)
