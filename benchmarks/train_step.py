@@ -156,7 +156,7 @@ def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
         rounds,
     )
     slots, useful = rows * length, int(jnp.sum(packing.segment > 0))
-    features = params["params"]["embed"]["kernel"].shape[0]
+    features = params["embed"]["kernel"].shape[0]
     flops = pass_flops(slots, length, features, model.width, model.layers)
     passes = 1 if supervised else 2
     return {

@@ -255,6 +255,15 @@ def images(shapes, scale=1.0):
 EVERY = np.ones((FRAMES, POINTS), bool)
 
 
+class TestInverse:
+    @pytest.mark.parametrize("size", [0, 1, 9])
+    def test_agrees_with_numpy_on_definite_matrices(self, size):
+        factor = np.random.default_rng(size).normal(size=(50, size, size + 2))
+        matrix = 3.0 * factor @ factor.swapaxes(1, 2) + np.eye(size)
+        found = numerics.inverse_definite(jnp.asarray(matrix, jnp.float32))
+        np.testing.assert_allclose(found, np.linalg.inv(matrix), atol=1e-5)
+
+
 class TestDeformable:
     def test_recovers_deformation_at_little_noise(self):
         shapes = low_rank()

@@ -41,6 +41,7 @@ SEARCH_FRAMES, FRAMES = 256, 1024  # frames used to choose a start, and to fit i
 POINTS_PER_BASIS = 3
 STARTS, RIGID_STARTS, SEARCH_BASES = 48, 16, 4
 FINALISTS = 2  # starts of either kind that are finished
+NEAR = 1.05  # whose error is below this times the best start's is as good
 ITERATIONS = 30
 # share of points hidden to judge a model by, and frames, of each part at most
 HIDDEN, JUDGED = 0.25, 256
@@ -108,8 +109,9 @@ def factorize(
     The random starts are searched from twice, with a noise for each keypoint and with
     one for all (with a noise for each, a wrong shape can excuse itself by noisy limbs).
     Those of either kind that best predict hidden points, of frames given and of frames
-    held out, are finished with every number of bases, and the one start is taken whose
-    models then predict best in sum.
+    held out, are finished with every number of bases. The one start is taken whose
+    models then predict best in sum; where others predict as well, 2D cannot tell which
+    is right, and they provide the models in turn.
 
     Args:
         points2d: as in `factorize_rigid`.
@@ -147,11 +149,13 @@ def factorize(
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
             errors, depths = solve_riddle(riddle, stacked)
             rivals.append((float(errors.sum()), fitted, depths))
-    _, fitted, depths = min(rivals, key=lambda rival: rival[0])
-    finished = [
-        _finished(model, used, count, unit)
-        for model, used in zip(fitted, allowed, strict=True)
-    ]
+    rivals.sort(key=lambda rival: rival[0])
+    near = [rival for rival in rivals if rival[0] <= NEAR * rivals[0][0]]
+    finished, depths = [], []
+    for i, used in enumerate(allowed):
+        _, fitted, depth = near[i % len(near)]
+        finished.append(_finished(fitted[i], used, count, unit))
+        depths.append(depth[i])
     return tuple(_same_sign(finished, depths))
 
 

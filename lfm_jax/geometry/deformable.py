@@ -32,9 +32,13 @@ from lfm_jax.types import ArrayLike, Pose
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Weighted second moments T and C, and the means they are about."""
+    """Weighted second moments T and C, and the means they are about.
 
-    shapes: Float[ArrayLike, "*b m 3 m 3"]
+    `shapes` has T[k, i, l, j] at [3 i + j, m k + l]: what is asked of it at every turn
+    of the alternation is then one product of a small vector and a flat matrix.
+    """
+
+    shapes: Float[ArrayLike, "*b 9 q"]
     cross: Float[ArrayLike, "*b m 3 2"]
     shape_means: Float[ArrayLike, "*b m 3"]
     image_mean: Float[ArrayLike, "*b 2"]
@@ -60,8 +64,9 @@ def moments(
     image = (points2d - image_mean[..., None, :]) * weight[..., None]
     centred = shapes - shape_means[..., None, :]
     weighted = centred * weight[..., None, :, None]
+    second = einsum("...kni,...lnj->...ijkl", weighted, centred)
     return Moments(
-        einsum("...kni,...lnj->...kilj", weighted, centred),
+        second.reshape(*second.shape[:-4], 9, -1),
         einsum("...kni,...na->...kia", centred, image),
         shape_means,
         image_mean,
@@ -106,7 +111,8 @@ def fit_low_rank(
     moment = moments(shapes, points2d, weights(noise, mask))
     if prior is None:
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
-    gram, cross = moment.shapes[..., 0, :, 0, :], moment.cross[..., 0, :, :]
+    gram = moment.shapes[..., 0].reshape(*mask.shape[:-1], 3, 3)
+    cross = moment.cross[..., 0, :, :]
     _, rotation = pose_from_moments(gram, cross, None, 5, prior)
     mirror = jnp.array([1.0, 1.0, -1.0], points2d.dtype)
     mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, gram)
@@ -164,8 +170,10 @@ def _weighted(moment, coefficients):
     """Gram and cross moments of the shape that the coefficients make."""
     one = jnp.ones((*coefficients.shape[:-1], 1), coefficients.dtype)
     stacked = jnp.concatenate([one, coefficients], axis=-1)
-    half = einsum("...k,...kilj->...ilj", stacked, moment.shapes)
-    gram = einsum("...l,...ilj->...ij", stacked, half)
+    pairs = stacked[..., :, None] * stacked[..., None, :]
+    pairs = pairs.reshape(*stacked.shape[:-1], -1)
+    gram = einsum("...pq,...q->...p", moment.shapes, pairs)
+    gram = gram.reshape(*gram.shape[:-1], 3, 3)
     return gram, einsum("...k,...kia->...ia", stacked, moment.cross)
 
 
@@ -192,11 +200,14 @@ def posterior(
     (A^T W A + I)^-1 and the mean is that times A^T W (x - s P R mean).
     """
     camera = scale[..., None, None] * rotation[..., :2, :]
-    half = einsum("...ai,...kilj->...aklj", camera, moment.shapes)
-    products = einsum("...aklj,...aj->...kl", half, camera)
+    stacked = moment.cross.shape[-3]
+    seen = einsum("...ai,...aj->...ij", camera, camera)
+    seen = seen.reshape(*scale.shape, 9)
+    products = einsum("...p,...pq->...q", seen, moment.shapes)
+    products = products.reshape(*scale.shape, stacked, stacked)
     image = einsum("...kia,...ai->...k", moment.cross, camera)
     one = jnp.ones(scale.shape, products.dtype)
     identity = numerics.scaled_identity(one, products.shape[-1] - 1)
-    inverse = jnp.linalg.inv(products[..., 1:, 1:] + identity)
+    inverse = numerics.inverse_definite(products[..., 1:, 1:] + identity)
     right = image[..., 1:] - products[..., 1:, 0]
     return einsum("...kl,...l->...k", inverse, right), inverse
