@@ -39,7 +39,7 @@ SEARCH_FRAMES, FRAMES = 256, 1024  # frames used to choose a start, and to fit i
 # A frame of n points has 2 n image coordinates, 4 of which go to the pose: more bases
 # than a third of the points explain any 2D, also by a wrong pose.
 POINTS_PER_BASIS = 3
-STARTS, RIGID_STARTS, SEARCH_BASES = 48, 16, 4
+STARTS, RIGID_STARTS, SEARCH_BASES = 32, 16, 4
 FINALISTS = 2  # starts of either kind that are finished
 NEAR = 1.05  # whose error is below this times the best start's is as good
 ITERATIONS = 30

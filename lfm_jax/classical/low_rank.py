@@ -21,7 +21,6 @@ from lfm_jax.geometry.deformable import (
     Moments,
     deform,
     fit_low_rank,
-    moments,
     posterior,
     refine_pose,
     weights,
@@ -161,8 +160,18 @@ def _weights(frames, model):
 
 
 def _moments(frames, model) -> Moments:
-    shapes = _each(frames, model.shapes)
-    return moments(shapes, frames.tracks, _weights(frames, model))
+    """As `geometry.deformable.moments`, of one shape that all frames share."""
+    weight, shapes = _weights(frames, model), model.shapes
+    total = jnp.maximum(jnp.sum(weight, axis=-1), numerics.TINY)[:, None]
+    image_mean = einsum("fn,fna->fa", weight, frames.tracks) / total
+    shape_means = einsum("fn,kni->fki", weight, shapes) / total[..., None]
+    image = (frames.tracks - image_mean[:, None]) * weight[..., None]
+    outer = einsum("kni,lnj->nijkl", shapes, shapes).reshape(len(weight[0]), -1)
+    means = einsum("fki,flj->fijkl", shape_means, shape_means)
+    second = einsum("fn,no->fo", weight, outer)
+    second = second - total * means.reshape(second.shape)
+    cross = einsum("kni,fna->fkia", shapes, image)
+    return Moments(second.reshape(len(weight), 9, -1), cross, shape_means, image_mean)
 
 
 def _maximise(frames, model, codes, covariance, scale, rotation):
@@ -196,15 +205,19 @@ def _maximise(frames, model, codes, covariance, scale, rotation):
 def _noise(frames, model, codes, covariance, scale, rotation, shared):
     """Variance of an image coordinate of each keypoint, expected over the posterior."""
     camera = scale[:, None, None] * rotation[:, :2]
-    images = einsum("fai,kni->fkna", camera, model.shapes)
-    bases = images[:, 1:]
-    image = images[:, 0] + einsum("fk,fkna->fna", codes, bases)
+    image = einsum("fai,fni->fna", camera, deform(_each(frames, model.shapes), codes))
     weight = _weights(frames, model)
     total = jnp.maximum(jnp.sum(weight, axis=1), numerics.TINY)
     residual = frames.tracks - image
     middle = einsum("fn,fna->fa", weight, residual) / total[:, None]
     squares = jnp.sum(jnp.square(residual - middle[:, None]), axis=-1)
-    squares = squares + einsum("fkl,fkna,flna->fn", covariance, bases, bases)
+    # tr(covariance * images of the bases), as one product of all frames and keypoints
+    products = einsum("fai,faj->fij", camera, camera)
+    unsure = einsum("fkl,fij->fkilj", covariance, products)
+    outer = einsum("kni,lnj->kiljn", model.shapes[1:], model.shapes[1:])
+    unsure = unsure.reshape(len(unsure), unsure[0].size)
+    outer = outer.reshape(unsure.shape[1], outer.shape[-1])
+    squares = squares + einsum("fo,on->fn", unsure, outer)
     squares = jnp.sum(jnp.where(frames.mask, squares, 0.0), axis=0)
     count = 2.0 * jnp.sum(frames.mask, axis=0, dtype=squares.dtype)
     usual = jnp.sum(squares) / jnp.sum(count)
