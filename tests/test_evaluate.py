@@ -178,6 +178,32 @@ def test_the_sign_of_depth_is_chosen_on_validation():
     np.testing.assert_array_equal(signs, np.float32([1, 1, 1]))
 
 
+def test_signs_are_never_chosen_on_the_test_split():
+    def split_mirrored(which):
+        parts = [
+            tuple(
+                dataclasses.replace(p, points3d=mirrored(p.points3d))
+                if isinstance(p, Labelled) and split == which
+                else p
+                for p in records(split)
+            )
+            for split in FRAMES
+        ]
+        return EvaluationData(*parts)
+
+    true = predictor(lambda p: p)
+    for which, sign in (("validation", -1), ("test", 1)):
+        signs = choose_depth_sign(true, split_mirrored(which))
+        np.testing.assert_array_equal(signs, np.float32([sign, sign, 1]))
+    wrong = split_mirrored("test")
+    shapes = tuple(
+        np.random.default_rng(i).normal(size=(1, n, 3))[0]
+        for i, n in enumerate(KEYPOINTS.values())
+    )
+    numbers = evaluate(true, TRAINING, wrong, shapes)["categories"]["rigid"]
+    assert numbers["ne_rigid_lifted"] > 5.0 and numbers["ne_mean_shape_lifted"] > 5.0
+
+
 def test_in_perspective_the_sign_is_chosen_by_2d_alone():
     def seen_from(distance, labelled):
         depth = labelled.points3d[..., 2:]

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 
 import jax
@@ -14,13 +15,16 @@ import pytest
 
 from lfm_jax.checkpoint import Checkpoints, read_weights
 from lfm_jax.config import Config, TrainConfig
-from lfm_jax.data.archive import Category, write_category
+from lfm_jax.data.archive import Category, read_category, write_category
 from lfm_jax.errors import LfmError
+from lfm_jax.main import report
 from lfm_jax.metrics_io import MetricsWriter, read_metrics
+from lfm_jax.serve import Lifter
 from lfm_jax.train import loop
 from lfm_jax.workdir import SKELETONS, claim
 
 STEPS = 20
+FILES = ("five", "seven")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def archive(tmp_path_factory):
     """Two small categories with 3D, of 5 and 7 keypoints."""
     directory = tmp_path_factory.mktemp("archive")
     random = np.random.default_rng(0)
-    for name, n in (("five", 5), ("seven", 7)):
+    for name, n in zip(FILES, (5, 7), strict=True):
         mean, basis = random.normal(size=(2, n, 3))
         points = mean + 0.3 * random.normal(size=(80, 1, 1)) * basis
         category = Category(
@@ -114,6 +118,7 @@ def test_stopping_and_going_on_changes_no_bit(config, whole, tmp_path, monkeypat
             os.kill(os.getpid(), signal.SIGTERM)
         write(writer, step, scalars)
 
+    shutil.copy(whole[0] / "factorization.npz", tmp_path)
     monkeypatch.setattr(MetricsWriter, "write", terminate_at_ten)
     with pytest.raises(SystemExit) as stopped:
         loop.train_and_evaluate(config, str(tmp_path))
@@ -142,7 +147,8 @@ def test_a_finished_run_is_only_evaluated_again(config, whole, mode):
     assert (workdir / "metrics.jsonl").read_text() == lines
 
 
-def test_the_seed_changes_the_weights_and_the_batches(config, tmp_path):
+def test_the_seed_changes_the_weights_and_the_batches(config, whole, tmp_path):
+    shutil.copy(whole[0] / "factorization.npz", tmp_path)
     one, other = (
         loop.build(dataclasses.replace(config, seed=seed), tmp_path) for seed in (0, 1)
     )
@@ -181,6 +187,46 @@ def test_other_keypoints_in_the_same_place_are_refused(config, whole):
 def test_nothing_to_evaluate(config, tmp_path):
     with pytest.raises(LfmError, match="no checkpoint"):
         loop.train_and_evaluate(config, str(tmp_path), "eval")
+    with claim(tmp_path, dataclasses.replace(config, seed=9)):
+        pass
+
+
+def test_training_changes_what_is_evaluated(config, whole):
+    state, _ = standing(config, whole[0])
+    first = loop.build(config, whole[0]).init()
+    assert bits(state.averaged) != bits(first.averaged)
+    assert bits(state.averaged) != bits(state.params)
+    for entry in whole[1].numbers["categories"].values():
+        assert entry["ne_lifted"] != entry["ne_start_lifted"]
+
+
+def test_what_the_loop_wrote_lifts_as_it_was_evaluated(whole):
+    workdir, results = whole
+    lifter = Lifter.from_workdir(workdir)
+    for part, name in zip(results.dataset.evaluation.test, FILES, strict=True):
+        lifted = lifter.lift(part.observation.points2d, category=name)
+        expected = results.predict(part.observation).lifted
+        np.testing.assert_allclose(lifted.points3d, expected, atol=1e-4)
+        assert lifted.depth_sign == "chosen on validation"
+
+
+def test_images_alone_are_enough(config, archive, tmp_path):
+    for name in FILES:
+        category = read_category(archive / f"{name}.npz")
+        flat = dataclasses.replace(
+            category, points3d=None, points2d=category.points3d[..., :2]
+        )
+        (tmp_path / "images").mkdir(exist_ok=True)
+        write_category(tmp_path / "images" / f"{name}.npz", flat)
+    data = dataclasses.replace(config.data, dir=str(tmp_path / "images"), camera="real")
+    train = dataclasses.replace(config.train, steps=2)
+    config = dataclasses.replace(config, data=data, train=train)
+    results = loop.train_and_evaluate(config, str(tmp_path / "run"))
+    assert results.numbers["mean"]["reprojection"] > 0.0
+    for entry in results.numbers["categories"].values():
+        assert entry["depth_sign"] == "undetermined" and "ne_lifted" not in entry
+    report(results, tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_an_unknown_mode(config, tmp_path):

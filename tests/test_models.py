@@ -12,6 +12,7 @@ from lfm_jax import models
 from lfm_jax.config import ModelConfig
 from lfm_jax.data.mixture import pack
 from lfm_jax.errors import LfmError
+from lfm_jax.models import attention
 from lfm_jax.models.encodings import ENCODINGS, correspondence
 from lfm_jax.types import Observation, Skeleton
 
@@ -25,6 +26,9 @@ SKELETONS = tuple(
     )
     for n in COUNTS
 )
+# Sums over more columns round differently, and the network is steep: residuals enter
+# it ten times, positions as Fourier features. A column that counts shows in tenths.
+ROUNDING = 2e-3
 SMALL = ModelConfig(width=16, layers=2, heads=2)
 
 
@@ -116,7 +120,44 @@ def network(request):
     return build(begin=request.param)
 
 
+@pytest.mark.parametrize(
+    ("injection", "blocks"),
+    [
+        ("none", []),
+        ("input", []),
+        ("first_last", [0, 5]),
+        ("every_2", [0, 2, 4]),
+        ("every_3", [0, 3]),
+        ("every", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_encoding_enters_where_it_is_said_to(injection, blocks):
+    assert [i for i in range(6) if attention.injected(injection, i, 6)] == blocks
+
+
 class TestMasks:
+    def test_a_hidden_point_is_looked_at_by_none(self, network):
+        """The others' shape is what it is when the point does not exist."""
+        model, params = network
+        seen = observation((2, 2), hide=0.0)
+        hidden = dataclasses.replace(
+            seen, observed=seen.observed.at[:, WIDEST - 1].set(False)
+        )
+        cut = jax.tree.map(lambda x: x[:, : WIDEST - 1] if x.ndim > 1 else x, hidden)
+        one = model.apply(params, hidden)[:, : WIDEST - 1]
+        other = model.apply(params, cut)
+        between = lambda x: x[:, :, None] - x[:, None, :]
+        np.testing.assert_allclose(between(one), between(other), atol=ROUNDING)
+
+    def test_what_is_not_finite_stays_in_its_own_instance(self, network):
+        model, params = network
+        seen = observation((0, 1, 2))
+        packing = pack(COUNTS, sum(COUNTS))  # one row for all
+        bad = dataclasses.replace(seen, points2d=seen.points2d.at[0].set(jnp.inf))
+        good = model.apply(params, seen, packing)
+        spoilt = model.apply(params, bad, packing)
+        np.testing.assert_allclose(spoilt[1:], good[1:], atol=1e-5)
+
     def test_hidden_and_padded_points_never_influence_the_output(self, network):
         model, params = network
         seen = observation()
@@ -172,7 +213,7 @@ class TestMasks:
         np.testing.assert_allclose(
             model.apply(params, seen)[:, : COUNTS[1]],
             model.apply(params, narrow),
-            atol=1e-4,
+            atol=ROUNDING,
         )
 
     def test_gradients_are_finite_with_nothing_observed(self, network):

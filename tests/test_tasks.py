@@ -52,6 +52,58 @@ class TestObjective:
         np.testing.assert_allclose(terms["loss_2d"], 0.0, atol=1e-6)
         assert (np.asarray(terms["loss_view"]) > 0.1).all()
 
+    def test_the_loss_is_the_sum_and_both_terms_have_a_gradient(self):
+        seen = observation(truth())
+        task = tasks.lfm2d_task(ObjectiveConfig(view_weight=0.7, hide=0.0))
+        shape = 0.5 * jax.random.normal(jax.random.key(1), (N, 3))
+
+        def terms(shape):
+            apply = lambda params, seen, packing=None: jnp.broadcast_to(
+                params, (B, N, 3)
+            )
+            return task.loss(apply, shape, seen, None, jax.random.key(0))
+
+        found = jax.jit(terms)(shape)
+        np.testing.assert_allclose(
+            found["loss"], found["loss_2d"] + 0.7 * found["loss_view"], rtol=1e-5
+        )
+        slopes = {
+            name: jax.jit(jax.grad(lambda x, name=name: jnp.mean(terms(x)[name])))(
+                shape
+            )
+            for name in found
+        }
+        assert jnp.linalg.norm(slopes["loss_view"]) > 0.05
+        np.testing.assert_allclose(
+            slopes["loss"],
+            slopes["loss_2d"] + 0.7 * slopes["loss_view"],
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
+    def test_hiding_hides_a_share_and_never_too_many(self):
+        seen = observation(truth(), hide=2)
+        many = jax.tree.map(lambda x: jnp.tile(x, (200,) + (1,) * (x.ndim - 1)), seen)
+        kept = tasks._hide(jax.random.key(0), many, 0.5).observed
+        assert not (kept & ~many.observed).any()
+        gone = 1.0 - kept.sum() / many.observed.sum()
+        assert 0.1 < gone < 0.3  # up to a half, a quarter on average
+        assert kept.sum(1).min() >= 4
+        few = dataclasses.replace(many, observed=many.observed.at[:, 4:].set(False))
+        few = dataclasses.replace(few, observed=few.observed.at[:, :4].set(True))
+        kept = tasks._hide(jax.random.key(0), few, 0.9).observed
+        np.testing.assert_array_equal(kept, few.observed)
+
+    def test_the_pose_is_a_constant_for_derivatives(self):
+        points = jnp.asarray(truth())
+        mask = jnp.ones((B, N), bool)
+
+        def total(shape, image):
+            return sum(map(jnp.sum, jax.tree.leaves(fit_pose(shape, image, mask))))
+
+        for slope in jax.jit(jax.grad(total, argnums=(0, 1)))(points, points[..., :2]):
+            np.testing.assert_array_equal(slope, 0.0)
+
     def test_the_true_rigid_shape_has_neither(self):
         points = truth()
         shape = jnp.asarray(points[0])

@@ -133,19 +133,16 @@ def factorize(
     riddle = pose_riddle([(points2d, mask), held_out], width, unit)
     most = max(bases)
     allowed = [min(wanted, count // POINTS_PER_BASIS) for wanted in bases]
-    searched = min(most, SEARCH_BASES)
     keys = jax.random.split(jax.random.key(seed), STARTS)
     fresh = 0.05 * jax.random.normal(jax.random.key(seed), (most + 1, width, 3))
     rivals = []
     for shared in (True, False):
-        models = _search(keys, few, max(allowed), shared, searched)
+        models = _search(keys, few, max(allowed), shared, min(most, SEARCH_BASES))
         errors, _ = solve_riddle(riddle, models)
         for best in np.argsort(errors, stable=True)[:FINALISTS]:
             start = jax.tree.map(lambda leaf, best=best: leaf[best], models)
-            fitted = [
-                _fit(many, _grown(start, fresh, used), shared, iterations)
-                for used in allowed
-            ]
+            grown = [_grown(start, fresh, used) for used in allowed]
+            fitted = [_fit(many, model, shared, iterations) for model in grown]
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
             errors, depths = solve_riddle(riddle, stacked)
             rivals.append((float(errors.sum()), fitted, depths))

@@ -99,5 +99,7 @@ class Block(nn.Module):
         logits = logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
         weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
         weights = jnp.where(mask, weights, 0.0)
+        # zero times NaN is NaN: what is not finite stays in its own instance
+        value = jnp.where(jnp.isfinite(value), value, 0.0)
         attended = jnp.einsum("rhlm,rmhd->rlhd", weights, value)
         return attended.reshape(*attended.shape[:-2], -1)

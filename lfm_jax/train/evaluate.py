@@ -377,6 +377,7 @@ IN_MEAN = (
 
 def _with_means(entries: dict[str, dict]) -> dict:
     scored = [entry for entry in entries.values() if "ne_lifted" in entry]
+    scored = scored or list(entries.values())  # no 3D at all: reprojection alone
     large = [entry for entry in scored if "ne_lifted_interval" not in entry]
     return {
         "mean": _mean(scored),

@@ -76,11 +76,11 @@ def train_and_evaluate(
     path = pathlib.Path(workdir)
     with writing(path):
         with claim(path, config):
+            if mode == "eval" and not any((path / "checkpoints").glob("[0-9]*")):
+                raise LfmError(f"There is no checkpoint in {path} to evaluate.")
             built = build(config, path)
         with Checkpoints(path / "checkpoints") as checkpoints:
             standing = restore(built, checkpoints)
-            if mode == "eval" and standing.step == 0:
-                raise LfmError(f"There is no checkpoint in {path} to evaluate.")
             if mode != "eval":
                 standing = run(built, standing, checkpoints)
             state = settle(built, standing, checkpoints)

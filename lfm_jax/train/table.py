@@ -33,7 +33,8 @@ def results_table(eval_json: dict) -> str:
         lines.append(label + _cells(entry, in_mm=entry["units"] == "mm"))
     scored = [entry for entry in entries.values() if "ne_lifted" in entry]
     small = sum("ne_lifted_interval" in entry for entry in scored)
-    lines += [rule, f"{f'mean of {len(scored)}':36}" + _cells(eval_json["mean"])]
+    averaged = len(scored) or len(entries)
+    lines += [rule, f"{f'mean of {averaged}':36}" + _cells(eval_json["mean"])]
     if small:
         label = f"without {small} of < {SMALL} test frames"
         lines.append(f"{label:36}" + _cells(eval_json["mean_without_small"]))
