@@ -117,13 +117,12 @@ def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
     start = read_factorized(workdir / FILENAME).start
     batches = iter(built.batches)
     records, packing = batch = sharding.put_batch(next(batches), built.mesh)
-    seen = records if not config.objective.supervised else records.observation
     supervised = config.objective.supervised
-    learn = tasks.supervised_task if supervised else tasks.lfm2d_task
-    loss = learn(config.objective).loss
+    seen = records.observation if supervised else records
 
     def objective(params, records, packing):
-        terms = loss(built.model.apply, params, records, packing, jax.random.key(0))
+        apply, key = built.model.apply, jax.random.key(0)
+        terms = built.task.loss(apply, params, records, packing, key)
         return jnp.mean(terms["loss"])
 
     state = built.init()

@@ -102,6 +102,7 @@ class Built:
         dataset: training and evaluation data.
         rigid: per category the shape [n 3] factorized from 2D: a yardstick.
         model: the network.
+        task: the objective.
         init: () -> the first state, on the mesh.
         step: (state, batch) -> (state, scalars); takes the state's memory.
         validate: params -> the 2D loss of held out frames.
@@ -114,6 +115,7 @@ class Built:
     dataset: Dataset
     rigid: tuple[np.ndarray, ...]
     model: models.Model
+    task: tasks.Task
     init: Callable[[], TrainState]
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
     validate: Callable[[PyTree], jax.Array]
@@ -150,6 +152,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         dataset=dataset,
         rigid=tuple(r[:n] for r, n in zip(factors.rigid, counts, strict=True)),
         model=model,
+        task=task,
         init=jax.jit(init, out_shardings=place),
         step=jax.jit(step, donate_argnums=0, out_shardings=place),
         validate=_validation_loss(dataset, model, mesh),
