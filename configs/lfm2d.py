@@ -25,7 +25,7 @@ PRESETS = {
         "model.layers": 8,
         "model.heads": 8,
         "optim.learning_rate": 3e-4,
-        "train.per_category": 16,
+        "train.per_category": 4,
         "train.steps": 20000,
         "train.validate_every": 2000,
         "train.checkpoint_every": 2000,
