@@ -24,7 +24,7 @@ FRAMES, POINTS = 150, 15
 
 # Compiled whole: one by one, each of their operations would be a compilation.
 align = jax.jit(functools.partial(align_similarity, reflection=True))
-fit = jax.jit(fit_low_rank, static_argnames="rounds")
+fit = jax.jit(fit_low_rank, static_argnames="steps")
 
 
 def scene(bases=0, seed=0, noise=0.0):

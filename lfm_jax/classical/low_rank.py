@@ -18,11 +18,12 @@ from jaxtyping import Array, Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry.deformable import (
+    DAMPING,
     Moments,
     deform,
+    explain,
     fit_low_rank,
-    posterior,
-    refine_pose,
+    improve,
     weights,
 )
 from lfm_jax.geometry.pose import ScalePrior, apply_pose
@@ -109,12 +110,12 @@ def iterate(frames: Frames, model: LowRank, shared, iterations) -> LowRank:
     _, pose = _explain(frames, model)
 
     def step(_, carry):
-        model, scale, rotation = carry
-        moment = _moments(frames, model)
-        prior = _prior(frames, model)
-        codes, _ = posterior(moment, scale, rotation)
-        scale, rotation = refine_pose(moment, codes, rotation, prior)
-        codes, covariance = posterior(moment, scale, rotation)
+        model, scale, rotation, damping = carry
+        moment, prior = _moments(frames, model), _prior(frames, model)
+        found = explain(moment, prior, scale, rotation)
+        found, damping = improve(moment, prior, found, damping)
+        codes, covariance = found.coefficients, found.covariance
+        scale, rotation = found.scale, found.rotation
         shapes = _maximise(frames, model, codes, covariance, scale, rotation)
         # the mean keeps RMS radius 1, so that scales mean something
         radius = numerics.rms_radius(shapes[0], jnp.any(frames.mask, axis=0))
@@ -125,9 +126,10 @@ def iterate(frames: Frames, model: LowRank, shared, iterations) -> LowRank:
         )
         noise = _noise(frames, model, codes, covariance, scale, rotation, shared)
         usual, spread = _scales(frames, scale)
-        return LowRank(model.shapes, noise, usual, spread), scale, rotation
+        return LowRank(model.shapes, noise, usual, spread), scale, rotation, damping
 
-    carry = (model, pose.scale, pose.rotation)
+    damping = jnp.full_like(pose.scale, DAMPING)
+    carry = (model, pose.scale, pose.rotation, damping)
     return jax.lax.fori_loop(0, iterations, step, carry)[0]
 
 
@@ -143,7 +145,7 @@ def _each(frames: Frames, leaf: Array) -> Array:
     return jnp.broadcast_to(leaf, (len(frames.size), *leaf.shape))
 
 
-def _explain(frames, model, rounds: int = 8):
+def _explain(frames, model):
     """Coefficients and pose of every frame, afresh."""
     return fit_low_rank(
         _each(frames, model.shapes),
@@ -151,7 +153,6 @@ def _explain(frames, model, rounds: int = 8):
         frames.tracks,
         frames.mask,
         _prior(frames, model),
-        rounds=rounds,
     )
 
 

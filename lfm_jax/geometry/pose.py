@@ -153,7 +153,7 @@ def _refine(rotation, gram, cross, prior):
     hessian, gradient = 0.0, 0.0
     for i in range(2):
         # rows of R exp(w): r_i + r_i x w to first order, a linear map of w
-        turn = _cross_matrix(q[..., i])
+        turn = rotations.cross_matrix(q[..., i])
         gradient = gradient + einsum("...ji,...j->...i", turn, residual[..., i])
         middle = einsum("...ij,...jk->...ik", gram, turn)
         hessian = hessian + einsum("...ji,...jk->...ik", turn, middle)
@@ -168,14 +168,3 @@ def _refine(rotation, gram, cross, prior):
     before = _explained(rotation, gram, cross, prior)
     better = _explained(candidate, gram, cross, prior) >= before
     return jnp.where(better[..., None, None], candidate, rotation)
-
-
-def _cross_matrix(v):
-    """[v]x, so that [v]x w = v x w."""
-    zero = jnp.zeros_like(v[..., 0])
-    rows = [
-        [zero, -v[..., 2], v[..., 1]],
-        [v[..., 2], zero, -v[..., 0]],
-        [-v[..., 1], v[..., 0], zero],
-    ]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)

@@ -70,3 +70,11 @@ def nearest_rotation(matrix: Float[ArrayLike, "*b 3 3"]) -> Float[ArrayLike, "*b
     bottom = jnp.concatenate([twist[..., :, None], symmetric], axis=-1)
     davenport = jnp.concatenate([top, bottom], axis=-2)
     return from_quaternion(numerics.largest_eigenvector(davenport))
+
+
+def cross_matrix(vector: Float[ArrayLike, "*b 3"]) -> Float[ArrayLike, "*b 3 3"]:
+    """[v]x, so that [v]x w = v x w."""
+    x, y, z = (vector[..., i] for i in range(3))
+    zero = jnp.zeros_like(x)
+    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
