@@ -22,6 +22,8 @@ align_similarity = jax.jit(
 apply_alignment = jax.jit(procrustes.apply_alignment)
 apply_pose = jax.jit(pose.apply_pose)
 fit_pose = jax.jit(pose.fit_pose, static_argnames="refinements")
+explain = jax.jit(deformable.explain)
+improve = jax.jit(deformable.improve)
 fit_low_rank = jax.jit(deformable.fit_low_rank, static_argnames="steps")
 
 
@@ -255,6 +257,25 @@ def images(shapes, scale=1.0):
 EVERY = np.ones((FRAMES, POINTS), bool)
 
 
+def problem():
+    """Noisy images of a shape that deforms: moments, no prior, and the images."""
+    shapes = low_rank()
+    image, _ = images(shapes)
+    image += 0.05 * np.random.default_rng(3).normal(size=image.shape)
+    image, noise = jnp.asarray(image, jnp.float32), jnp.full(EVERY.shape, 0.05**2)
+    moment = deformable.moments(shapes, image, deformable.weights(noise, EVERY))
+    prior = pose.ScalePrior(*jnp.zeros((2, FRAMES)))
+    return moment, prior, (shapes, noise, image)
+
+
+def settled(moment, prior, rotation):
+    """Where steps from a rotation end."""
+    now, damping = explain(moment, prior, jnp.ones(FRAMES), rotation), jnp.ones(FRAMES)
+    for _ in range(30):
+        now, damping = improve(moment, prior, now, damping)
+    return now
+
+
 class TestInverse:
     @pytest.mark.parametrize("size", [0, 1, 9])
     def test_agrees_with_numpy_on_definite_matrices(self, size):
@@ -285,7 +306,7 @@ class TestDeformable:
         weight = deformable.weights(noise, mask)
         moment = jax.jit(deformable.moments)(shapes, image, weight)
         prior = pose.ScalePrior(*jnp.zeros((2, 1)))
-        found = jax.jit(deformable.explain)(moment, prior, scale, r)
+        found = explain(moment, prior, scale, r)
         seen, camera = mask[0], scale[0] * r[0][:2]
         w = 1.0 / noise[0, seen]
 
@@ -300,6 +321,57 @@ class TestDeformable:
         mean = expected @ weighted.T @ target
         np.testing.assert_allclose(found.covariance[0], expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(found.coefficients[0], mean, rtol=1e-3, atol=1e-4)
+        # -2 log p of image and coefficients, but for what has nothing to do with them
+        left = np.sum(np.repeat(w, 2) * (target - columns @ mean) ** 2)
+        nothing = np.sum(np.repeat(w, 2) * centred(image[0][seen]) ** 2)
+        surprise = left + mean @ mean - nothing
+        np.testing.assert_allclose(found.surprise[0], surprise, rtol=1e-3)
+
+    def test_no_pose_near_by_is_more_probable(self):
+        """From either side of the optimum, in rotation and in scale."""
+        moment, prior, _ = problem()
+        found = settled(moment, prior, random_rotations(6))
+        for seed in range(20):
+            vector = 0.05 * np.random.default_rng(seed).normal(size=(FRAMES, 3))
+            turned = found.rotation @ from_rotation_vector(vector.astype(np.float32))
+            scale = found.scale * (1.0 + 0.05 * np.sin(seed))
+            other = explain(moment, prior, scale, turned)
+            assert np.all(other.surprise > found.surprise - 0.02)
+
+    def test_a_step_never_makes_the_2d_less_probable(self):
+        moment, prior, _ = problem()
+        now = explain(moment, prior, jnp.ones(FRAMES), random_rotations(6))
+        damping = jnp.zeros(FRAMES)
+        refused = 0
+        for _ in range(10):
+            then, damping = improve(moment, prior, now, damping)
+            assert np.all(then.surprise <= now.surprise)
+            refused += np.sum(np.asarray(then.surprise == now.surprise))
+            now = then
+        assert refused > 0  # or nothing was tested
+
+    def test_four_steps_are_as_good_as_forty(self):
+        moment, prior, (shapes, noise, image) = problem()
+        surprises = []
+        for steps in (deformable.STEPS, 10 * deformable.STEPS):
+            _, camera = fit_low_rank(shapes, noise, image, EVERY, steps=steps)
+            found = explain(moment, prior, camera.scale, camera.rotation)
+            surprises.append(np.asarray(found.surprise))
+        # in units of a squared standard deviation
+        assert np.mean(surprises[0] < surprises[1] + 0.1) >= 0.95
+
+    @pytest.mark.parametrize("kind", sorted(DEGENERATE))
+    @pytest.mark.parametrize("seen", [0, 1, 2, POINTS])
+    def test_finite_and_proper_at_degenerate_input(self, kind, seen):
+        mean = jnp.asarray(DEGENERATE[kind], jnp.float32)
+        shapes = jnp.stack([mean, 0.1 * low_rank()[0, 1]])[None]
+        mask = jnp.arange(POINTS)[None] < seen
+        image = jnp.asarray(DEGENERATE[kind], jnp.float32)[None, :, :2]
+        codes, camera = fit_low_rank(shapes, jnp.full((1, POINTS), 1e-2), image, mask)
+        assert all(np.isfinite(v).all() for v in jax.tree.leaves((codes, camera)))
+        r = np.asarray(camera.rotation[0])
+        np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-5)
+        assert np.linalg.det(r) > 0.99 and camera.scale[0] >= 0.0
 
     def test_what_the_2d_does_not_support_stays_at_zero(self):
         codes, camera = fit_low_rank(
