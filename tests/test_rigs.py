@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from lfm_jax import metrics
 from lfm_jax.data.split import split_rows
 from lfm_jax.errors import LfmError
+from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.numerics import centre, rms_radius
 from lfm_jax.rigs import motion, zoo
 from lfm_jax.rigs.kinematics import euler_to_matrix, forward_kinematics
 
@@ -24,6 +28,40 @@ COUNTS = {
 }  # fmt: skip
 FRAMES = 16
 MOVING = [c for c in zoo.CATEGORIES if not zoo.build(c).rigid]
+
+
+def padded(points, frames):
+    """So many frames, the last one repeated, of 133 keypoints; and their mask."""
+    rows = np.minimum(np.arange(frames), len(points) - 1)
+    mask = np.broadcast_to(np.arange(133) < points.shape[1], (frames, 133))
+    return np.pad(points[rows], [(0, 0), (0, 133 - points.shape[1]), (0, 0)]), mask
+
+
+@jax.jit
+def nearest(library, known, true, mask):
+    """The most alike of a library, and the errors it would leave."""
+    found = metrics.nearest_shape(true, mask, library, known)
+    return found, metrics.ne(library[found], true, mask)
+
+
+@jax.jit
+def lifted_by_mean_shape(key, library, known, true, mask):
+    mean = metrics.mean_shape(library, known)
+    camera = random_rotation(key, true.shape[:1])
+    true = jnp.einsum("fij,fnj->fni", camera, centre(true, mask))
+    true = true / rms_radius(true, mask)[:, None, None]
+    shape = jnp.broadcast_to(mean, true.shape)
+    lift = lambda shape: jnp.concatenate(
+        [
+            true[..., :2],
+            apply_pose(fit_pose(shape, true[..., :2], mask), shape)[..., 2:],
+        ],
+        axis=-1,
+    )
+    both = [
+        metrics.ne(lift(s), true, mask) for s in (shape, metrics.mirror_depth(shape))
+    ]
+    return jnp.minimum(*both)
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +271,38 @@ def test_specimens_are_individuals_and_drosophila_trains_on_80_frames(samples):
         np.testing.assert_array_equal(sample.sequence, sample.specimen)
     fly = samples["drosophila"]
     assert len(split_rows("drosophila", fly.sequence, fly.specimen).train) == 80
+
+
+def test_test_frames_are_other_individuals_in_other_poses(samples):
+    """Not one test frame of what moves has its like among the training frames."""
+    for category in MOVING:
+        sample = samples[category]
+        rows = split_rows(category, sample.sequence, sample.specimen)
+        assert not set(sample.specimen[rows.train]) & set(sample.specimen[rows.test])
+        train, test = (sample.points3d[r] for r in (rows.train, rows.test))
+        _, errors = nearest(*padded(train, 600), *padded(test[:30], 30))
+        assert errors[: len(test)].min() > 0.5, category
+
+
+def test_individuals_of_a_rigid_class_differ_in_shape(samples):
+    for category in set(zoo.CATEGORIES) - set(MOVING):
+        shapes = [_unit(points) for points in samples[category].points3d[:8]]
+        errors = [_procrustes_error(a, b) for a, b in itertools.combinations(shapes, 2)]
+        assert min(errors) > 0.5 and np.mean(errors) > 2.0, category
+
+
+def test_the_mean_shape_is_neither_a_perfect_answer_nor_a_useless_one(samples):
+    """The zoo's difficulty: what one rigid shape per category, with 3D, comes to."""
+    errors = []
+    for category, sample in samples.items():
+        rows = split_rows(category, sample.sequence, sample.specimen)
+        train, test = (sample.points3d[r] for r in (rows.train, rows.test))
+        truth, mask = padded(test[:60], 60)
+        found = lifted_by_mean_shape(
+            jax.random.key(0), *padded(train, 600), truth, mask
+        )
+        errors.append(np.asarray(found)[: len(test)].mean())
+    assert 8.0 < np.mean(errors) < 20.0
 
 
 def test_unknown_category_is_said_in_one_sentence():

@@ -1,8 +1,8 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
 Every category gets a low-rank model for every number of bases in `model.bases`, all
-from one random start, which is chosen by hidden points of the validation frames, 2D
-alone. The models explain the same images with different depths, and the mean of their
+from one random start, which is chosen by hidden points of training and validation
+frames, 2D alone. The models explain the same images with different depths, and the mean of their
 depths is better than any one of them.
 
 Factorization takes seconds for a category, so each is kept in the work directory as
