@@ -109,6 +109,19 @@ class TestProcrustes:
         moved = apply_alignment(found, x)
         np.testing.assert_allclose(np.asarray(moved)[mask], y[mask], atol=1e-3)
 
+    def test_weights_are_those_of_a_weighted_least_squares_fit(self):
+        x, y = cloud(1), cloud(2)
+        weight = np.random.default_rng(0).uniform(0.1, 3.0, (FRAMES, POINTS))
+        weight = np.where(random_mask(1), weight, 0.0).astype(np.float32)
+        found = align_similarity(x, np.where(weight[..., None] > 0, y, np.nan), weight)
+        for f in range(FRAMES):
+            a, b = (v[f] - np.average(v[f], axis=0, weights=weight[f]) for v in (x, y))
+            r, _ = Rotation.align_vectors(b, a, weights=weight[f])
+            np.testing.assert_allclose(found.rotation[f], r.as_matrix(), atol=5e-3)
+            w = weight[f][:, None]
+            scale = (w * b * r.apply(a)).sum() / (w * a**2).sum()
+            np.testing.assert_allclose(found.scale[f], scale, rtol=1e-3)
+
     def test_agrees_with_scipy_on_noisy_points(self):
         x, y, mask = cloud(1), cloud(2), random_mask(1)
         found = align_similarity(x, y, mask)

@@ -1,8 +1,8 @@
 """Weighted Procrustes alignment of 3D point sets: y ~ scale * R x + t.
 
-Least squares over the points of a mask (Umeyama, "Least-squares estimation of
-transformation parameters between two point patterns", 1991). R is in SO(3), or in O(3)
-with `reflection=True`.
+Least squares over points with weights, such as those of a mask (Umeyama, "Least-squares
+estimation of transformation parameters between two point patterns", 1991). R is in
+SO(3), or in O(3) with `reflection=True`.
 
 The alignment is a constant for derivatives: at its optimum the gradient of the aligned
 error with respect to the source equals the gradient with the alignment held fixed
@@ -42,18 +42,19 @@ def apply_alignment(
 def align_similarity(
     source: Float[ArrayLike, "*b n 3"],
     target: Float[ArrayLike, "*b n 3"],
-    mask: Bool[ArrayLike, "*b n"],
+    weight: Bool[ArrayLike, "*b n"] | Float[ArrayLike, "*b n"],
     *,
     scale: bool = True,
     reflection: bool = False,
 ) -> Alignment:
-    """The similarity that best moves `source` onto `target`, over masked points.
+    """The similarity that best moves `source` onto `target`.
 
     Args:
         source: points to move; any units.
         target: where they should go.
-        mask: which points count; fewer than three leave the rotation arbitrary but
-            valid.
+        weight: how much each point's squared distance counts, not negative, or a mask;
+            points of weight zero play no part whatever they hold. Fewer than three
+            others leave the rotation arbitrary but valid.
         scale: fit the scale; otherwise it is 1.
         reflection: allow the mirror image where it fits better.
 
@@ -61,17 +62,23 @@ def align_similarity(
         The alignment, constant for derivatives.
     """
     source, target = jax.lax.stop_gradient((source, target))
-    source_mean = numerics.masked_mean(source, mask)
-    target_mean = numerics.masked_mean(target, mask)
+    share = weight.astype(source.dtype)
+    mask = share > 0.0
+    total = jnp.sum(share, axis=-1, keepdims=True)
+    share = share / jnp.where(total > 0.0, total, 1.0)
+    source, target = numerics.keep(source, mask), numerics.keep(target, mask)
+    source_mean = numerics.einsum("...n,...ni->...i", share, source)
+    target_mean = numerics.einsum("...n,...ni->...i", share, target)
     x = numerics.keep(source - source_mean[..., None, :], mask)
     y = numerics.keep(target - target_mean[..., None, :], mask)
-    correlation = numerics.einsum("...ni,...nj->...ij", y, x)
+    weighted = x * share[..., None]
+    correlation = numerics.einsum("...ni,...nj->...ij", y, weighted)
     rotation = rotations.nearest_rotation(correlation)
     if reflection:
         mirrored = -rotations.nearest_rotation(-correlation)
         better = _trace(mirrored, correlation) > _trace(rotation, correlation)
         rotation = jnp.where(better[..., None, None], mirrored, rotation)
-    size = jnp.sum(jnp.square(x), axis=(-2, -1))
+    size = jnp.sum(weighted * x, axis=(-2, -1))
     factor = numerics.safe_divide(_trace(rotation, correlation), size)
     factor = factor if scale else jnp.ones_like(factor)
     moved = numerics.einsum("...ij,...j->...i", rotation, source_mean)

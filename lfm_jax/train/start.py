@@ -2,8 +2,8 @@
 
 Every category gets a low-rank model for every number of bases in `model.bases`, all
 from one random start, which is chosen by hidden points of training and validation
-frames, 2D alone. The models explain the same images with different depths, and the mean of their
-depths is better than any one of them.
+frames, 2D alone. The models explain the same images with different depths, and the
+mean of their depths is better than any one of them.
 
 Factorization takes seconds for a category, so each is kept in the work directory as
 soon as it is done; a resumed run reads the very same numbers.
