@@ -39,9 +39,10 @@ SEARCH_FRAMES, FRAMES = 256, 1024  # frames used to choose a start, and to fit i
 # A frame of n points has 2 n image coordinates, 4 of which go to the pose: more bases
 # than a third of the points explain any 2D, also by a wrong pose.
 POINTS_PER_BASIS = 3
-STARTS, RIGID_STARTS, SEARCH_BASES = 32, 16, 4
-FINALISTS = 2  # starts of either kind that are finished
+STARTS, RIGID_STARTS, SEARCH_BASES = 32, 32, 4
+FINALISTS = 3  # starts of either kind that are finished
 NEAR = 1.05  # whose error is below this times the best start's is as good
+CHOSEN = 2  # starts that provide models
 ITERATIONS = 30
 # share of points hidden to judge a model by, and frames, of each part at most
 HIDDEN, JUDGED = 0.25, 256
@@ -109,9 +110,10 @@ def factorize(
     The random starts are searched from twice, with a noise for each keypoint and with
     one for all (with a noise for each, a wrong shape can excuse itself by noisy limbs).
     Those of either kind that best predict hidden points, of frames given and of frames
-    held out, are finished with every number of bases. The one start is taken whose
-    models then predict best in sum; where others predict as well, 2D cannot tell which
-    is right, and they provide the models in turn.
+    held out, are finished with every number of bases. Several then predict as well as
+    the best, in sum over their models, and hidden points cannot tell which is right.
+    But wrong ones are wrong each in its own way: of these the two are taken whose
+    depths agree most with those of all that were finished.
 
     Args:
         points2d: as in `factorize_rigid`.
@@ -123,8 +125,9 @@ def factorize(
         seed: of the random starts.
 
     Returns:
-        A model for every number of bases, in NumPy, keypoints not padded. All have the
-        same sign of depth, by the sign of their correlation with the first.
+        `CHOSEN` models for every number of bases, those of one start together, in
+        NumPy, keypoints not padded. All have the same sign of depth, by the sign of
+        their correlation with the first. Where one start alone is good, it is repeated.
     """
     count = points2d.shape[1]
     width = width or count
@@ -145,15 +148,32 @@ def factorize(
             fitted = [_fit(many, model, shared, iterations) for model in grown]
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
             errors, depths = solve_riddle(riddle, stacked)
-            rivals.append((float(errors.sum()), fitted, depths))
-    rivals.sort(key=lambda rival: rival[0])
-    near = [rival for rival in rivals if rival[0] <= NEAR * rivals[0][0]]
+            rivals.append((float(errors.sum()), fitted, _centred(depths, count)))
+    agreement = _agreement([depths for _, _, depths in rivals])
+    least = min(error for error, _, _ in rivals)
+    near = [i for i, rival in enumerate(rivals) if rival[0] <= NEAR * least]
+    near.sort(key=lambda i: -agreement[i])
     finished, depths = [], []
-    for i, used in enumerate(allowed):
-        _, fitted, depth = near[i % len(near)]
-        finished.append(_finished(fitted[i], used, count, unit))
-        depths.append(depth[i])
+    for turn in range(CHOSEN):
+        _, fitted, seen = rivals[near[turn % len(near)]]
+        for model, used in zip(fitted, allowed, strict=True):
+            finished.append(_finished(model, used, count, unit))
+        depths.extend(seen)
     return tuple(_same_sign(finished, depths))
+
+
+def _centred(depths: np.ndarray, count: int) -> np.ndarray:
+    """Depths of the keypoints that are not padding, about each frame's mean."""
+    depths = np.nan_to_num(depths[..., :count])  # a fit that failed says nothing
+    return depths - depths.mean(axis=-1, keepdims=True)
+
+
+def _agreement(depths: Sequence[np.ndarray]) -> np.ndarray:
+    """How much each start's depths [j f n] correlate with everybody's, of any sign."""
+    rows = np.stack(depths).reshape(len(depths) * len(depths[0]), -1)
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(size > 0.0, size, 1.0)
+    return np.abs(rows @ rows.T).reshape(len(depths), -1).mean(axis=1)
 
 
 def _grown(model: LowRank, fresh, used: int) -> LowRank:
@@ -178,12 +198,11 @@ def _finished(model: LowRank, used: int, count: int, unit: float) -> LowRank:
 def _same_sign(models: Sequence[LowRank], depths) -> list[LowRank]:
     """The models, mirrored where their depths are those of the first mirrored."""
     mirror = np.array([1.0, 1.0, -1.0], np.float32)
-    centred = [depth - depth.mean(axis=1, keepdims=True) for depth in depths]
     return [
         dataclasses.replace(model, shapes=model.shapes * mirror)
-        if np.sum(depth * centred[0]) < 0.0
+        if np.sum(depth * depths[0]) < 0.0
         else model
-        for model, depth in zip(models, centred, strict=True)
+        for model, depth in zip(models, depths, strict=True)
     ]
 
 

@@ -231,11 +231,14 @@ def improve(
     pull = prior.weight * now.scale
     gradient = gradient.at[..., 3].add(pull * (now.scale - prior.scale))
     turned = einsum("...pai,...ij->...paj", turns, gram)
-    alone = einsum("...paj,...qaj->...pq", turned, turns)
+    # as a fused sum: a product of so small matrices costs more than its arithmetic
+    pairs = turned[..., :, None, :, :] * turns[..., None, :, :, :]
+    alone = jnp.sum(pairs, axis=(-2, -1))
     alone = alone.at[..., 3, 3].add(pull * now.scale)
     outer = einsum("...ai,...paj->...pij", camera, turns).reshape(*batch, 4, 9)
-    mixed = einsum("...pk,...qp->...kq", by_shape[..., 1:], outer)
-    followed = einsum("...kp,...kl,...lq->...pq", mixed, now.covariance, mixed)
+    mixed = einsum("...qp,...pk->...qk", outer, by_shape[..., 1:])
+    followed = einsum("...qk,...kl->...ql", mixed, now.covariance)
+    followed = einsum("...pk,...qk->...pq", followed, mixed)
 
     own = numerics.scaled_identity(damping, 4) * alone
     floor = 1e-6 * jnp.trace(alone, axis1=-2, axis2=-1) + numerics.TINY
