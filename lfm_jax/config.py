@@ -52,7 +52,7 @@ class ModelConfig:
             queries and keys only).
         sigma: bandwidth of the rff encoding.
         bases: deformation bases of the factorized models that the network starts from,
-            comma-separated, one number for each model.
+            comma-separated; there are two models for each number.
     """
 
     width: int = 96

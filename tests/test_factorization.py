@@ -104,7 +104,7 @@ def test_bases_lift_what_a_rigid_shape_cannot():
     _, posed = scene(bases=2, noise=0.01)
     mask = np.ones(posed.shape[:2], bool)
     rigid = factorize_rigid(posed[..., :2], mask)
-    (bent,) = deformable(posed[..., :2], (2,))
+    bent, _ = deformable(posed[..., :2], (2,))
     assert depth_error(bent, posed) < 0.12
     assert depth_error(bent, posed) < 0.4 * depth_error(rigid, posed)
 
@@ -119,15 +119,16 @@ def test_padding_to_a_common_width_changes_nothing():
 
 def test_no_more_bases_than_the_points_can_tell():
     _, posed = scene(bases=2)
-    (found,) = deformable(posed[:, :5, :2], (2,), iterations=30, width=POINTS)
+    found, _ = deformable(posed[:, :5, :2], (2,), iterations=30, width=POINTS)
     assert len(found.shapes) - 1 == 5 // 3
 
 
 def test_one_search_serves_several_numbers_of_bases():
     """Each is what it is alone, but for the starts that the larger one searches."""
     _, posed = scene(bases=2, noise=0.01)
-    two, four = deformable(posed[..., :2], (2, 4))
-    assert [len(f.shapes) for f in (two, four)] == [3, 5]
+    models = deformable(posed[..., :2], (2, 4))
+    assert [len(model.shapes) for model in models] == [3, 5, 3, 5]
+    two = models[0]
     assert depth_error(two, posed) < 0.12
 
 
@@ -135,7 +136,7 @@ def test_a_keypoint_has_the_noise_that_it_has():
     random = np.random.default_rng(0)
     _, posed = scene(bases=2, noise=0.02)
     posed[:, 3, :2] += 0.3 * random.normal(size=(FRAMES, 2))
-    (found,) = deformable(posed[..., :2], (2,))
+    found, _ = deformable(posed[..., :2], (2,))
     others = np.delete(found.noise, 3)
     assert found.noise[3] > 5.0 * others.max()
     assert depth_error(found, posed) < 0.15
@@ -145,12 +146,26 @@ def test_scale_and_its_spread_are_found():
     random = np.random.default_rng(0)
     mean, posed = scene(bases=2, noise=0.01)
     radius = np.sqrt((mean**2).sum(-1).mean())
-    (same,) = deformable(7.0 * posed[..., :2], (2,))
+    same, _ = deformable(7.0 * posed[..., :2], (2,))
     np.testing.assert_allclose(same.scale, 7.0 * radius, rtol=0.05)
     assert same.spread < 0.06
     scales = np.exp(0.4 * random.normal(size=(FRAMES, 1, 1)))
-    (varying,) = deformable(scales * posed[..., :2], (2,))
+    varying, _ = deformable(scales * posed[..., :2], (2,))
     np.testing.assert_allclose(varying.spread, 0.4, rtol=0.3)
+
+
+def test_who_is_wrong_in_its_own_way_agrees_least():
+    """Agreement is blind to the sign of depth, which 2D cannot tell, and to scale."""
+    random = np.random.default_rng(0)
+    right = random.normal(size=(3, 20, POINTS))
+    near = [
+        scale * (right + 0.3 * random.normal(size=right.shape))
+        for scale in (1.0, -1.0, 0.2, -3.0)
+    ]
+    alone = random.normal(size=right.shape)
+    agreement = factorization._agreement([alone, *near, np.zeros_like(alone)])
+    assert agreement[0] < 0.5 * agreement[1:5].min()
+    assert agreement[5] == 0.0  # a fit that failed
 
 
 class TestRiddle:
@@ -160,7 +175,7 @@ class TestRiddle:
         mask = np.ones(points.shape[:2], bool)
         models = [
             factorize_rigid(points[:100], mask[:100]),
-            *deformable(points[:100], (2,)),
+            deformable(points[:100], (2,))[0],
         ]
         unused = [(0, 2), (0, 0), (0, 0)]
         models[0] = dataclasses.replace(
