@@ -8,7 +8,6 @@ in the category's order. Frames are the camera's: x and y are those of the image
 depth along the viewing axis, all in the units of the input.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -278,7 +277,6 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted) -> None:
     path = pathlib.Path(path)
     if not path.name:
         raise LfmError(f"{path} is not a name of a file: give one that ends in .npz.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     arrays = {}
     for field in dataclasses.fields(lifted):
         value = getattr(lifted, field.name)
@@ -286,17 +284,13 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted) -> None:
             value, None if isinstance(value, np.ndarray) else str
         )
     try:
-        with open(beside, "xb") as file:
+        with workdir.replacing(path) as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **arrays, units="input")
-        os.replace(beside, path)
     except OSError as error:
         raise LfmError(
             f"{path} cannot be written ({error.strerror or error}): choose another "
             "place."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 def _read_workdir(

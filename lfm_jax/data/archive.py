@@ -6,7 +6,6 @@ said in a sentence with the file, the frame and the keypoint. A point with a NaN
 coordinate is missing; an infinite one is an error.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import os
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Skeleton
+from lfm_jax.workdir import replacing
 
 UNITS = ("mm", "unit")
 REQUIRED = ("sequence", "names", "edges", "units")
@@ -154,18 +154,13 @@ def write_category(path: str | os.PathLike, category: Category) -> None:
     arrays |= {"sequence": category.sequence, "edges": category.edges}
     arrays |= {"names": np.array(category.keypoints), "units": np.array(category.units)}
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as beside, open(beside, "wb") as file:
             np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
     except OSError as error:
         raise LfmError(
             f"cannot write {path} ({error.strerror}): check space and rights there."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 # --------------------------------------------------------------------------- details

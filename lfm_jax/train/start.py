@@ -11,7 +11,6 @@ soon as it is done; a resumed run reads the very same numbers.
 
 import dataclasses
 import logging
-import os
 import pathlib
 import shutil
 import zipfile
@@ -24,6 +23,7 @@ from lfm_jax.classical.factorization import factorize, factorize_rigid
 from lfm_jax.data.dataset import Dataset
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
+from lfm_jax.workdir import replacing
 
 FILENAME = "factorization.npz"
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
@@ -161,9 +161,5 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        np.savez(beside, **arrays)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez(file, **arrays)
