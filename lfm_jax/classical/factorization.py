@@ -149,17 +149,21 @@ def factorize(
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
             errors, depths = solve_riddle(riddle, stacked)
             rivals.append((float(errors.sum()), fitted, _centred(depths, count)))
-    agreement = _agreement([depths for _, _, depths in rivals])
-    least = min(error for error, _, _ in rivals)
-    near = [i for i, rival in enumerate(rivals) if rival[0] <= NEAR * least]
-    near.sort(key=lambda i: -agreement[i])
     finished, depths = [], []
-    for turn in range(CHOSEN):
-        _, fitted, seen = rivals[near[turn % len(near)]]
+    for _, fitted, seen in _chosen(rivals):
         for model, used in zip(fitted, allowed, strict=True):
             finished.append(_finished(model, used, count, unit))
         depths.extend(seen)
     return tuple(_same_sign(finished, depths))
+
+
+def _chosen(rivals):
+    """Of (error, models, depths), the two that agree most of those that are as good."""
+    agreement = _agreement([depths for _, _, depths in rivals])
+    least = min(error for error, _, _ in rivals)
+    near = [i for i, rival in enumerate(rivals) if rival[0] <= NEAR * least]
+    near.sort(key=lambda i: -agreement[i])
+    return [rivals[near[turn % len(near)]] for turn in range(CHOSEN)]
 
 
 def _centred(depths: np.ndarray, count: int) -> np.ndarray:

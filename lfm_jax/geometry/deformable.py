@@ -199,11 +199,6 @@ def improve(
 ) -> tuple[Explanation, Float[ArrayLike, "*b"]]:
     """One step of the pose, taken where it makes the 2D more probable.
 
-    The unknowns are a rotation vector w, R <- R exp(w), and log s. With J_p and J_z
-    the derivatives of the weighted image by the pose and by the coefficients, the
-    Gauss-Newton matrix of what is left when the coefficients follow is
-    J_p^T J_p - J_p^T J_z covariance J_z^T J_p.
-
     Args:
         moment, prior: the problem.
         now: where it stands.
@@ -212,6 +207,28 @@ def improve(
 
     Returns:
         The explanation and the damping of the next step.
+    """
+    gradient, alone, followed = _normal_equations(moment, prior, now)
+    own = numerics.scaled_identity(damping, 4) * alone
+    floor = 1e-6 * jnp.trace(alone, axis1=-2, axis2=-1) + numerics.TINY
+    matrix = alone - followed + own + numerics.scaled_identity(floor, 4)
+    step = -einsum("...pq,...q->...p", numerics.inverse_definite(matrix), gradient)
+    turn = rotations.from_rotation_vector(step[..., :3])
+    rotation = einsum("...ij,...jk->...ik", now.rotation, turn)
+    scale = now.scale * jnp.exp(step[..., 3])
+    then = explain(moment, prior, scale, rotation)
+    better = then.surprise <= now.surprise
+    found = jax.tree.map(lambda new, old: _where(better, new, old), then, now)
+    return found, damping * jnp.where(better, 0.2, 8.0)
+
+
+def _normal_equations(moment, prior, now):
+    """Gradient [4] and Gauss-Newton matrix [4 4] in two parts.
+
+    The unknowns are a rotation vector w, R <- R exp(w), and log s. With J_p and J_z
+    the derivatives of the weighted image by the pose and by the coefficients, the
+    matrix of what is left when the coefficients follow is the first part, J_p^T J_p,
+    less the second, J_p^T J_z covariance J_z^T J_p.
     """
     batch, stacked = now.scale.shape, moment.cross.shape[-3]
     camera = now.scale[..., None, None] * now.rotation[..., :2, :]
@@ -239,18 +256,7 @@ def improve(
     mixed = einsum("...qp,...pk->...qk", outer, by_shape[..., 1:])
     followed = einsum("...qk,...kl->...ql", mixed, now.covariance)
     followed = einsum("...pk,...qk->...pq", followed, mixed)
-
-    own = numerics.scaled_identity(damping, 4) * alone
-    floor = 1e-6 * jnp.trace(alone, axis1=-2, axis2=-1) + numerics.TINY
-    matrix = alone - followed + own + numerics.scaled_identity(floor, 4)
-    step = -einsum("...pq,...q->...p", numerics.inverse_definite(matrix), gradient)
-    turn = rotations.from_rotation_vector(step[..., :3])
-    rotation = einsum("...ij,...jk->...ik", now.rotation, turn)
-    scale = now.scale * jnp.exp(step[..., 3])
-    then = explain(moment, prior, scale, rotation)
-    better = then.surprise <= now.surprise
-    found = jax.tree.map(lambda new, old: _where(better, new, old), then, now)
-    return found, damping * jnp.where(better, 0.2, 8.0)
+    return gradient, alone, followed
 
 
 def _where(condition, one, other):
