@@ -6,10 +6,11 @@ The same command goes on where its work directory stands. Bad input ends in one
 sentence on stderr and exit status 2.
 """
 
+import contextlib
 import logging
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -26,10 +27,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(_: Sequence[str]) -> None:
-    try:
+    with _readable():
         config = from_config_dict(_CONFIG.value)
-    except OSError as error:
-        raise LfmError("The file that --config names cannot be read.") from error
     # Imported late, so that help and mistakes come back at once.
     from lfm_jax.train.loop import train_and_evaluate
 
@@ -65,9 +64,19 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         if argument.startswith("-") and name.startswith("config."):
             check_key(name.removeprefix("config."))
     try:
-        return flags.FLAGS(arguments)
+        with _readable():
+            return flags.FLAGS(arguments)
     except flags.Error as error:
         raise LfmError(f"{error}".replace("\n", " ")) from error
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """A config file is read when it is first asked for: by an override, or after."""
+    try:
+        yield
+    except OSError as error:
+        raise LfmError("The file that --config names cannot be read.") from error
 
 
 if __name__ == "__main__":

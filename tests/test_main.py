@@ -29,6 +29,7 @@ def run(*arguments):
         ([CONFIG + ":achive"], "archive"),
         ([CONFIG + ":train.stesp=3"], "train.steps"),
         (["--config=configs/none.py"], "--config"),
+        (["--config=configs/none.py", "--config.seed=1"], "--config"),
         ([CONFIG, "--wrokdir=runs"], "workdir"),
         ([CONFIG, "--mode=evaluate"], "eval"),
         ([CONFIG, "--config.data.dir=nowhere"], "nowhere"),

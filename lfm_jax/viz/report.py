@@ -48,7 +48,8 @@ STATEMENT = """
 in percent of the shape's RMS radius: 0 is perfect, and drawing the 2D input flat on
 paper (<b>flat</b>) shows what no depth at all costs. <b>rigid</b> is the one shape per
 category that explains the 2D best: only below it has a model learned that things
-deform. <b>mean shape*</b> is the mean of the true training shapes; it uses 3D labels.
+deform. <b>start</b> is what training began with, factorized from the same 2D.
+<b>mean shape*</b> is the mean of the true training shapes; it uses 3D labels.
 <i>lifted</i> keeps the observed 2D and takes the depth from the
 model; <i>canonical</i> is the model's shape itself.</p>
 """
