@@ -48,7 +48,7 @@ def made(dataset, folder):
 
 
 def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
-    assert made.start.shapes.shape == (1, 2, 3, POINTS, 3)
+    assert made.start.shapes.shape == (1, 4, 3, POINTS, 3)  # two of either size
     seen = dataset.training.observations[0]
     size = np.sqrt(np.square(seen.points2d).sum(-1).mean(1))[:, None, None]
     depths = []
@@ -60,8 +60,8 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
             shapes, noise, seen.points2d / size, seen.observed
         )
         depth = np.asarray(apply_pose(pose, deform(shapes, codes)))[..., 2]
-        depths.append(depth - depth.mean(1, keepdims=True))
-    assert np.corrcoef(depths[0].ravel(), depths[1].ravel())[0, 1] > 0.8
+        depths.append((depth - depth.mean(1, keepdims=True)).ravel())
+    assert np.corrcoef(depths)[0].min() > 0.8
 
 
 def test_it_is_made_once_and_read_back(made, dataset, folder):

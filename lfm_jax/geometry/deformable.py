@@ -32,7 +32,8 @@ from lfm_jax.geometry.pose import ScalePrior, pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-STEPS, DAMPING = 4, 0.1
+STEPS = 4  # of the pose
+DAMPING = 0.1  # of the first step, relative to the Gauss-Newton matrix
 
 
 @jax.tree_util.register_dataclass
@@ -40,8 +41,8 @@ STEPS, DAMPING = 4, 0.1
 class Moments:
     """Weighted second moments T and C, and the means they are about.
 
-    `shapes` has T[k, i, l, j] at [3 i + j, m k + l]: what is asked of it at every turn
-    of the alternation is then one product of a small vector and a flat matrix.
+    `shapes` has T[k, i, l, j] at [3 i + j, m k + l]: what a step asks of it first is
+    then one product of a small vector and a flat matrix.
     """
 
     shapes: Float[ArrayLike, "*b 9 q"]
