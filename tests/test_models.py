@@ -12,6 +12,7 @@ from lfm_jax import models
 from lfm_jax.config import ModelConfig
 from lfm_jax.data.mixture import pack
 from lfm_jax.errors import LfmError
+from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.models import attention
 from lfm_jax.models.encodings import ENCODINGS, correspondence
 from lfm_jax.types import Observation, Skeleton
@@ -52,6 +53,15 @@ def start(bases=2, members=1):
     shapes = random.normal(size=shape).astype(np.float32)
     noise = np.full(shape[:2] + (WIDEST,), 0.05, np.float32)
     return models.Start(shapes, noise)
+
+
+def images(categories):
+    """All points of the start's own bodies: few or unlike points tie several poses."""
+    seen = observation(categories, hide=0.0)
+    bodies = start(members=3).shapes[seen.category, 0, 0]
+    turn = random_rotation(jax.random.key(0), (len(bodies),))
+    points = jnp.einsum("bij,bnj->bni", turn, bodies)[..., :2]
+    return dataclasses.replace(seen, points2d=points)
 
 
 def build(config=SMALL, begin=None, seed=0):
@@ -203,7 +213,7 @@ class TestMasks:
 
     def test_padding_keypoints_changes_nothing(self, network):
         model, params = network
-        seen = observation((1, 1))
+        seen = images((1, 1))
         narrow = dataclasses.replace(
             seen,
             points2d=seen.points2d[:, : COUNTS[1]],
