@@ -154,18 +154,13 @@ def test_scale_and_its_spread_are_found():
     np.testing.assert_allclose(varying.spread, 0.4, rtol=0.3)
 
 
-def test_who_is_wrong_in_its_own_way_agrees_least():
-    """Agreement is blind to the sign of depth, which 2D cannot tell, and to scale."""
-    random = np.random.default_rng(0)
-    right = random.normal(size=(3, 20, POINTS))
-    near = [
-        scale * (right + 0.3 * random.normal(size=right.shape))
-        for scale in (1.0, -1.0, 0.2, -3.0)
-    ]
-    alone = random.normal(size=right.shape)
-    agreement = factorization._agreement([alone, *near, np.zeros_like(alone)])
-    assert agreement[0] < 0.5 * agreement[1:5].min()
-    assert agreement[5] == 0.0  # a fit that failed
+def test_a_start_provides_models_if_it_predicts_about_as_well_as_the_best():
+    def chosen(*errors):
+        return [error for (error,) in factorization._chosen([(e,) for e in errors])]
+
+    assert chosen(2.0, 1.04, np.inf, 1.0, 1.01) == [1.0, 1.01]
+    assert chosen(1.0, 1.2, np.inf) == [1.0, 1.0]  # alone it is taken twice
+    assert chosen(np.inf, np.inf) == [np.inf, np.inf]  # nothing can be predicted
 
 
 class TestRiddle:

@@ -110,10 +110,9 @@ def factorize(
     The random starts are searched from twice, with a noise for each keypoint and with
     one for all (with a noise for each, a wrong shape can excuse itself by noisy limbs).
     Those of either kind that best predict hidden points, of frames given and of frames
-    held out, are finished with every number of bases. Several then predict as well as
-    the best, in sum over their models, and hidden points cannot tell which is right.
-    But wrong ones are wrong each in its own way: of these the two are taken whose
-    depths agree most with those of all that were finished.
+    held out, are finished with every number of bases, and compared by the sum over
+    their models. Where a second predicts about as well as the best, hidden points
+    cannot tell which is right, and both are taken.
 
     Args:
         points2d: as in `factorize_rigid`.
@@ -148,7 +147,8 @@ def factorize(
             fitted = [_fit(many, model, shared, iterations) for model in grown]
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
             errors, depths = solve_riddle(riddle, stacked)
-            rivals.append((float(errors.sum()), fitted, _centred(depths, count)))
+            depths = depths[..., :count] - depths[..., :count].mean(-1, keepdims=True)
+            rivals.append((float(errors.sum()), fitted, depths))
     finished, depths = [], []
     for _, fitted, seen in _chosen(rivals):
         for model, used in zip(fitted, allowed, strict=True):
@@ -158,26 +158,10 @@ def factorize(
 
 
 def _chosen(rivals):
-    """Of (error, models, depths), the two that agree most of those that are as good."""
-    agreement = _agreement([depths for _, _, depths in rivals])
-    least = min(error for error, _, _ in rivals)
-    near = [i for i, rival in enumerate(rivals) if rival[0] <= NEAR * least]
-    near.sort(key=lambda i: -agreement[i])
-    return [rivals[near[turn % len(near)]] for turn in range(CHOSEN)]
-
-
-def _centred(depths: np.ndarray, count: int) -> np.ndarray:
-    """Depths of the keypoints that are not padding, about each frame's mean."""
-    depths = np.nan_to_num(depths[..., :count])  # a fit that failed says nothing
-    return depths - depths.mean(axis=-1, keepdims=True)
-
-
-def _agreement(depths: Sequence[np.ndarray]) -> np.ndarray:
-    """How much each start's depths [j f n] correlate with everybody's, of any sign."""
-    rows = np.stack(depths).reshape(len(depths) * len(depths[0]), -1)
-    size = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = rows / np.where(size > 0.0, size, 1.0)
-    return np.abs(rows @ rows.T).reshape(len(depths), -1).mean(axis=1)
+    """Of (error, ...), the best that are about as good as the best of all."""
+    rivals = sorted(rivals, key=lambda rival: rival[0])
+    near = [rival for rival in rivals if rival[0] <= NEAR * rivals[0][0]]
+    return [near[turn % len(near)] for turn in range(CHOSEN)]
 
 
 def _grown(model: LowRank, fresh, used: int) -> LowRank:

@@ -1,9 +1,9 @@
 """Where training begins: shapes factorized from the 2D of the training frames.
 
 Every category gets low-rank models for every number of bases in `model.bases`, from two
-random starts, which are chosen by hidden points of training and validation frames and
-by how well they agree with others, 2D alone. The models explain the same images with
-different depths, and the mean of their depths is better than any one of them.
+random starts, which are chosen by hidden points of training and validation frames, 2D
+alone. The models explain the same images with different depths, and the mean of their
+depths is better than any one of them.
 
 Factorization takes seconds for a category, so each is kept in the work directory as
 soon as it is done; a resumed run reads the very same numbers.
