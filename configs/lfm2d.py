@@ -9,6 +9,7 @@ Presets state what differs from the defaults in lfm_jax/config.py:
                 --config.data.dir=DIR
     base        about 25 M parameters, for accelerators
     supervised  learns from 3D labels: the yardstick of what 2D alone reaches
+    ablation    eight categories of the archive and a narrow network: for sweeps
     debug       seconds; for tests
 
 They combine, and single values may follow: configs/lfm2d.py:archive,train.steps=100.
@@ -33,6 +34,16 @@ PRESETS = {
     "supervised": {
         "objective.supervised": True,
         "optim.learning_rate": 1e-3,
+    },
+    "ablation": {
+        "data.only": (
+            "accad__human_locomotion,keypointnet__chair,nsp__cheetah,"
+            "seqik__fly_front_legs,sim__bird,sim__dog,sim__shadow_hand,stacmjx__mouse"
+        ),
+        "model.width": 64,
+        "train.steps": 1000,
+        "train.validate_every": 250,
+        "train.checkpoint_every": 250,
     },
     "debug": {
         "model.width": 16,

@@ -6,6 +6,7 @@ records inside: `from_config_dict` is the only bridge. A field exists exactly on
 
 import dataclasses
 import difflib
+import math
 import reprlib
 from collections.abc import Iterable, Mapping
 
@@ -14,6 +15,8 @@ import ml_collections
 from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
+SHARES = ("objective.hide", "optim.warmup", "optim.average")
+POSITIVE = ("optim.learning_rate", "optim.clip", "model.sigma")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring = 4, 200  # split.json has lists of thousands
 
@@ -52,7 +55,8 @@ class ModelConfig:
             queries and keys only).
         sigma: bandwidth of the rff encoding.
         bases: deformation bases of the factorized models that the network starts from,
-            comma-separated; there are two models for each number.
+            comma-separated, with two models for each number; empty for the published
+            network, which must find everything itself.
     """
 
     width: int = 96
@@ -142,15 +146,26 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
     """The ConfigDict as frozen records.
 
     Raises:
-        LfmError: an unknown key, or a count that is not positive.
+        LfmError: an unknown key, or a number out of its range.
     """
     config = _record(Config, values.to_dict(), "")
-    for group in (config.model, config.train):
-        for field in dataclasses.fields(group):
-            value = getattr(group, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise LfmError(f"{field.name} is {value}; give a number of 1 or more.")
+    for key in _leaves(values):
+        _check_range(key, _get(values, key))
     return config
+
+
+def _check_range(key: str, value: Value) -> None:
+    """Counts are 1 or more, seeds 0 or more, shares below 1, the rest not negative."""
+    if isinstance(value, (bool, str)):
+        return
+    least = 0
+    if isinstance(value, int) and "seed" not in key:
+        least = 1
+    most = 1.0 if key in SHARES else math.inf
+    if not least <= value < most or (key in POSITIVE and value == 0.0):
+        below = f" and below {most:g}" if most < math.inf else ""
+        more = "above 0" if key in POSITIVE else f"of {least} or more"
+        raise LfmError(f"{key} is {value}; give a number {more}{below}.")
 
 
 def parse_arg(
@@ -169,14 +184,26 @@ def parse_arg(
     for part in filter(None, (arg or "").split(",")):
         key, given, text = part.partition("=")
         if given:
-            _set(values, key, _parse(key, text, _get(values, key)))
+            assign(values, key, text)
         elif part in presets:
             for key, value in presets[part].items():
                 _set(values, key, value)
         else:
             known = suggest(part, presets)
-            raise LfmError(f"There is no preset {part!r} in the config{known}.")
+            raise LfmError(
+                f"There is no preset {part!r} in the config{known} (a value with "
+                "commas goes into --config.key=value)."
+            )
     return values
+
+
+def assign(values: ml_collections.ConfigDict, key: str, text: str) -> None:
+    """Sets a dotted key to what `text` says in the type of the key.
+
+    Raises:
+        LfmError: an unknown key, or a value of the wrong type.
+    """
+    _set(values, key, _parse(key, text, _get(values, key)))
 
 
 def check_key(key: str) -> None:

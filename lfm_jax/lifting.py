@@ -21,7 +21,7 @@ NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
 
 def make_predict(
     model: Model,
-    params: PyTree,
+    params: PyTree | None,
     depth_sign: Float[np.ndarray, "c"],
     skeletons: Sequence[Skeleton],
     chunk: int = CHUNK,
@@ -30,7 +30,7 @@ def make_predict(
 
     Args:
         model: the network.
-        params: its parameters.
+        params: its parameters; None lifts by the model's start alone.
         depth_sign: +1 or -1 per category.
         skeletons: the model's categories; frames are padded to a few widths, so that
             a few compilations serve all of them.
@@ -41,7 +41,7 @@ def make_predict(
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
-    lift = functools.partial(_lift, model.apply, params, signs)
+    lift = functools.partial(_lift, model, params, signs)
 
     def predict(observation: Observation) -> Prediction:
         frames, count = observation.observed.shape
@@ -65,9 +65,12 @@ def make_predict(
 
 
 # Outside of make_predict: other weights and signs of a model do not compile it anew.
-@functools.partial(jax.jit, static_argnames="apply")
-def _lift(apply, params, signs, observation):
-    return tasks.lift(apply, params, observation, signs[observation.category])
+@functools.partial(jax.jit, static_argnames="model")
+def _lift(model, params, signs, observation):
+    sign = signs[observation.category]
+    if params is None:
+        return tasks.lift_start(model.begin, observation, sign)
+    return tasks.lift(model.apply, params, observation, sign)
 
 
 def _cut(observation: Observation, start: int, chunk: int, width: int) -> Observation:

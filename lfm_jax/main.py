@@ -26,7 +26,11 @@ _MODE = flags.DEFINE_string("mode", "train_and_eval", "train_and_eval, train or 
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(_: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1:
+        raise LfmError(f"{arguments[1]!r} is no flag; did you mean --{arguments[1]}?")
+    if not _WORKDIR.value:
+        raise LfmError("--workdir is empty; name the directory of the run.")
     with _readable():
         config = from_config_dict(_CONFIG.value)
     # Imported late, so that help and mistakes come back at once.
@@ -77,6 +81,8 @@ def _readable() -> Iterator[None]:
         yield
     except OSError as error:
         raise LfmError("The file that --config names cannot be read.") from error
+    except AttributeError as error:
+        raise LfmError(f"The file that --config names is none: {error}.") from error
 
 
 if __name__ == "__main__":

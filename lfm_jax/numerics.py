@@ -2,7 +2,8 @@
 
 Masked values count as absent: they never reach a result, whatever number they hold
 (also NaN), because they are replaced before any arithmetic. Divisions are guarded so
-that nothing here returns NaN for finite input, and no derivative is infinite.
+that nothing here returns NaN for finite input, and no derivative is infinite; NaN that
+comes in goes out, so that nothing broken is scored as perfect.
 
 Products run at the highest matmul precision: accelerators round to bfloat16 by
 default, which geometry does not survive.
@@ -52,8 +53,8 @@ def rms_radius(
 
 def safe_sqrt(x: Float[ArrayLike, "*b"]) -> Float[ArrayLike, "*b"]:
     """Square root whose derivative at zero is zero instead of infinite."""
-    positive = x > TINY
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    vanishes = x <= jnp.finfo(x.dtype).tiny
+    return jnp.where(vanishes, 0.0, jnp.sqrt(jnp.where(vanishes, 1.0, x)))
 
 
 def safe_norm(x: Float[ArrayLike, "*b d"]) -> Float[ArrayLike, "*b"]:
@@ -65,8 +66,8 @@ def safe_divide(
     numerator: Float[ArrayLike, "*b"], denominator: Float[ArrayLike, "*b"]
 ) -> Float[ArrayLike, "*b"]:
     """numerator / denominator, and zero where the denominator vanishes."""
-    valid = jnp.abs(denominator) > TINY
-    return jnp.where(valid, numerator / jnp.where(valid, denominator, 1.0), 0.0)
+    vanishes = jnp.abs(denominator) <= jnp.finfo(denominator.dtype).tiny
+    return jnp.where(vanishes, 0.0, numerator / jnp.where(vanishes, 1.0, denominator))
 
 
 def solve3(
@@ -121,7 +122,9 @@ def largest_eigenvector(
     """
     size = jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True))
     one = jnp.ones(matrix.shape[:-2], matrix.dtype)
-    shifted = matrix / jnp.maximum(size, TINY) + scaled_identity(one, matrix.shape[-1])
+    shifted = matrix / jnp.where(size > 0.0, size, 1.0) + scaled_identity(
+        one, matrix.shape[-1]
+    )
 
     def square(_, power):
         # symmetric, so rows times rows; as one fused sum, which for a size of 4 is

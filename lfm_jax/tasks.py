@@ -25,7 +25,14 @@ from lfm_jax import losses, metrics
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.geometry.rotations import random_rotation
-from lfm_jax.numerics import centre, einsum, keep, masked_mean, rms_radius
+from lfm_jax.numerics import (
+    centre,
+    einsum,
+    keep,
+    masked_mean,
+    rms_radius,
+    scaled_identity,
+)
 from lfm_jax.types import ArrayLike, Observation, Packing, Pose, Prediction
 
 Apply = Callable[[PyTree, Observation, Packing | None], Float[ArrayLike, "b n 3"]]
@@ -82,6 +89,29 @@ def lift(
     normal, size, middle = normalise(observation)
     canonical = apply(params, normal, None)
     pose = fit_pose(canonical, normal.points2d, normal.observed)
+    return _predict(observation, size, middle, canonical, pose, depth_sign)
+
+
+def lift_start(
+    begin: Callable[[Observation], Float[ArrayLike, "b n 3"]],
+    observation: Observation,
+    depth_sign: Float[ArrayLike, "b"],
+) -> Prediction:
+    """`lift` by what a model begins at, which knows its own pose: a yardstick.
+
+    Args:
+        begin: of the model.
+        observation: as in `lift`.
+        depth_sign: as in `lift`.
+    """
+    normal, size, middle = normalise(observation)
+    one = jnp.ones_like(size)
+    pose = Pose(one, scaled_identity(one, 3), jnp.zeros_like(middle))
+    return _predict(observation, size, middle, begin(normal), pose, depth_sign)
+
+
+def _predict(observation, size, middle, canonical, pose, depth_sign):
+    """In the units of the observation, with all depths times the sign."""
     # mirroring depth in the camera and in the canonical frame keeps R a rotation
     sign = jnp.stack([jnp.ones_like(depth_sign)] * 2 + [depth_sign], axis=-1)
     canonical = canonical * sign[:, None]

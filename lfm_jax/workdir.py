@@ -34,7 +34,10 @@ from lfm_jax.errors import LfmError
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 
 
 @contextlib.contextmanager
@@ -130,9 +133,10 @@ def read_json(path: pathlib.Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except OSError as error:
         raise LfmError(
-            f"There is no {path.name} in {path.parent}; is that the --workdir of a run?"
+            f"There is no {path.name} to be read in {path.parent}; is that the "
+            "--workdir of a run?"
         ) from error
     except ValueError as error:
         raise LfmError(f"{path} is damaged ({error}); delete it.") from error
@@ -150,15 +154,17 @@ def versions() -> dict[str, str]:
 
 def _git_sha() -> str:
     """The commit of the source tree, "+" if it was edited; empty if installed."""
-    where = pathlib.Path(__file__).parent
+    root = pathlib.Path(__file__).parent.parent
 
     def git(*args: str) -> str:
         done = subprocess.run(
-            ["git", *args], cwd=where, capture_output=True, text=True, check=True
+            ["git", *args], cwd=root, capture_output=True, text=True, check=True
         )
         return done.stdout.strip()
 
     try:
+        if not os.path.samefile(git("rev-parse", "--show-toplevel"), root):
+            return ""  # installed into an environment that lies in another tree
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

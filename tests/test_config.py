@@ -61,7 +61,7 @@ def test_a_preset_states_only_differences(preset):
 TEXTS = {
     bool: strategies.sampled_from(["true", "False"]),
     int: strategies.integers(1, 10**6).map(str),
-    float: strategies.floats(1e-6, 1e6).map(repr),
+    float: strategies.floats(1e-6, 0.999).map(repr),
     str: strategies.text("abc_", min_size=1),
 }
 
@@ -80,6 +80,20 @@ def test_every_key_can_be_set_in_the_argument(data):
 def test_counts_are_positive(key, value):
     with pytest.raises(LfmError, match=f"{key.split('.')[1]} is {value}"):
         config.from_config_dict(LFM2D.get_config(f"debug,{key}={value}"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("seed=-1", "data.view_seed=-1", "optim.warmup=1.0", "objective.hide=1.5"),
+        *("objective.hide=-0.1", "optim.average=1", "optim.learning_rate=nan"),
+        *("optim.learning_rate=0", "optim.learning_rate=inf", "optim.clip=-1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(setting):
+    key = setting.split("=")[0]
+    with pytest.raises(LfmError, match=f"^{key} is .*; give a number"):
+        config.from_config_dict(LFM2D.get_config(setting))
 
 
 def test_long_lists_are_named_in_short():
@@ -101,6 +115,7 @@ def test_later_parts_of_the_argument_win():
         ("train=3", "train.steps"),
         ("train.steps=3.5", "int"),
         ("model.inject_values=maybe", "bool"),
+        ("model.bases=2,5", "commas"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_mend(arg, hint):

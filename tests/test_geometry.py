@@ -208,8 +208,10 @@ class TestPose:
             assert (after <= before * (1 + 1e-5) + 1e-6).all()
         assert errors[-1].mean() < 0.98 * errors[0].mean()
 
-    def test_finds_the_optimum_that_slow_search_finds(self):
+    @pytest.mark.parametrize("thickness", [1.0, 0.05])
+    def test_finds_the_optimum_that_slow_search_finds(self, thickness):
         shape, mask = cloud(frames=8), random_mask(frames=8)
+        shape = shape * np.array([1.0, 1.0, thickness], np.float32)
         noise = 0.2 * np.random.default_rng(1).normal(size=(8, POINTS, 2))
         image = (project(random_rotations(1, (8,)), shape) + noise).astype(np.float32)
         found = image_error(fit_pose(shape, image, mask), shape, image, mask)
@@ -227,6 +229,23 @@ class TestPose:
                 for s in starts
             )
             assert found[f] <= best * 1.01 + 1e-5
+
+    def test_units_play_no_part(self):
+        shape, mask = cloud(), random_mask()
+        image = project(random_rotations(), shape).astype(np.float32)
+        found = fit_pose(shape, image, mask)
+        small, large = np.float32(2.0**-20), np.float32(2.0**20)  # round nothing
+        for unit, image_unit in ((small, 1), (large, 1), (1, small), (large, small)):
+            other = fit_pose(unit * shape, image_unit * image, mask)
+            np.testing.assert_allclose(other.rotation, found.rotation, atol=1e-6)
+            scale = found.scale * image_unit / unit
+            np.testing.assert_allclose(other.scale, scale, rtol=1e-6)
+
+    def test_the_scale_is_never_negative(self):
+        shape, mask = cloud(), random_mask()
+        image = np.random.default_rng(0).normal(size=(FRAMES, POINTS, 2))
+        found = fit_pose(shape, image.astype(np.float32), mask, refinements=0)
+        assert (np.asarray(found.scale) >= 0.0).all()
 
     @pytest.mark.parametrize("kind", DEGENERATE)
     @pytest.mark.parametrize("seen", [0, 1, 2, 3, POINTS])

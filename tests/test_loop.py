@@ -229,6 +229,21 @@ def test_images_alone_are_enough(config, archive, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_the_published_network_trains_without_a_start(config, tmp_path):
+    model = dataclasses.replace(config.model, bases="")
+    train = dataclasses.replace(config.train, steps=2)
+    config = dataclasses.replace(config, model=model, train=train)
+    results = loop.train_and_evaluate(config, str(tmp_path))
+    assert "ne_lifted" in results.numbers["mean"]
+    assert "ne_start" not in results.numbers["mean"]
+    part, name = results.dataset.evaluation.test[0], FILES[0]
+    lifted = Lifter.from_workdir(tmp_path).lift(
+        part.observation.points2d, category=name
+    )
+    expected = results.predict(part.observation).lifted
+    np.testing.assert_allclose(lifted.points3d, expected, atol=1e-4)
+
+
 def test_an_unknown_mode(config, tmp_path):
     with pytest.raises(LfmError, match="train_and_eval"):
         loop.train_and_evaluate(config, str(tmp_path), "train_and_evaluate")

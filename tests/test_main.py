@@ -33,6 +33,8 @@ def run(*arguments):
         ([CONFIG, "--wrokdir=runs"], "workdir"),
         ([CONFIG, "--mode=evaluate"], "eval"),
         ([CONFIG, "--config.data.dir=nowhere"], "nowhere"),
+        ([CONFIG, "config.seed=1"], "--config.seed=1"),
+        (["--config=lfm_jax/errors.py"], "get_config"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[-1],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfm_jax.data.dataset import Dataset, EvaluationData, TrainingData
+from lfm_jax.data.dataset import TrainingData
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.deformable import deform, fit_low_rank
 from lfm_jax.geometry.pose import apply_pose
@@ -29,12 +29,14 @@ def observation(seed):
     return Observation(points, mask, mask, np.zeros(FRAMES, np.int32))
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    skeleton = Skeleton("body", tuple(f"k{i}" for i in range(POINTS)))
-    seen, held_out = (observation(1),), (observation(2),)
-    training = TrainingData((skeleton,), seen, (np.zeros(FRAMES, np.int32),))
-    return Dataset(training, EvaluationData(seen, held_out, held_out), {}, {})
+SKELETON = Skeleton("body", tuple(f"k{i}" for i in range(POINTS)))
+HELD_OUT = (observation(2),)
+
+
+def training(seed=1):
+    return TrainingData(
+        (SKELETON,), (observation(seed),), (np.zeros(FRAMES, np.int32),)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(dataset, folder):
-    return start.factorized(dataset, "1,2", 0, folder)
+def made(folder):
+    return start.factorized(training(), HELD_OUT, "1,2", 0, folder)
 
 
-def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
+def test_all_models_of_a_category_have_one_sign_of_depth(made):
     assert made.start.shapes.shape == (1, 4, 3, POINTS, 3)  # two of either size
-    seen = dataset.training.observations[0]
+    seen = training().observations[0]
     size = np.sqrt(np.square(seen.points2d).sum(-1).mean(1))[:, None, None]
     depths = []
     for shapes, noise in zip(made.start.shapes[0], made.start.noise[0], strict=True):
@@ -64,19 +66,37 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made, dataset):
     assert np.corrcoef(depths)[0].min() > 0.8
 
 
-def test_it_is_made_once_and_read_back(made, dataset, folder):
-    again = start.factorized(dataset, "1,2", 5, folder)
+def test_it_is_made_once_and_read_back(made, folder, monkeypatch):
+    monkeypatch.setattr(start, "_category", None)  # whoever calls it fails
+    again = start.factorized(training(), HELD_OUT, "1,2", 0, folder)
     np.testing.assert_array_equal(again.start.shapes, made.start.shapes)
     np.testing.assert_array_equal(again.rigid, made.rigid)
 
 
-def test_what_is_done_survives_an_interruption(dataset, tmp_path, monkeypatch):
-    twice = Dataset(
-        TrainingData(*(2 * part for part in vars(dataset.training).values())),
-        EvaluationData(*(2 * part for part in vars(dataset.evaluation).values())),
-        {},
-        {},
-    )
+@pytest.mark.parametrize(
+    "other", [{"training": training(3)}, {"bases": "1,3"}, {"seed": 1}]
+)
+def test_of_anything_else_it_is_made_again(made, folder, tmp_path, other, monkeypatch):
+    """Also what an interrupted run left of the other."""
+    kept = (folder / start.FILENAME).read_bytes()
+    (tmp_path / start.FILENAME).write_bytes(kept)
+    (tmp_path / "factorization").mkdir()
+    (tmp_path / "factorization" / "000.npz").write_bytes(kept)
+    asked = {"training": training(), "bases": "1,2", "seed": 0} | other
+
+    class MadeAgain(Exception):
+        pass
+
+    def refuse(*_):
+        raise MadeAgain
+
+    monkeypatch.setattr(start, "_category", refuse)
+    with pytest.raises(MadeAgain):
+        start.factorized(held_out=HELD_OUT, workdir=tmp_path, **asked)
+
+
+def test_what_is_done_survives_an_interruption(tmp_path, monkeypatch):
+    twice = TrainingData(*(2 * part for part in vars(training()).values()))
     asked, category = [], start._category
 
     def stopped_once(*arguments):
@@ -87,17 +107,23 @@ def test_what_is_done_survives_an_interruption(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(start, "_category", stopped_once)
     with pytest.raises(KeyboardInterrupt):
-        start.factorized(twice, "1,2", 0, tmp_path)
-    both = start.factorized(twice, "1,2", 0, tmp_path).start
+        start.factorized(twice, 2 * HELD_OUT, "1,2", 0, tmp_path)
+    both = start.factorized(twice, 2 * HELD_OUT, "1,2", 0, tmp_path).start
     assert len(asked) == 3
     np.testing.assert_array_equal(both.shapes[0], both.shapes[1])
     assert [path.name for path in tmp_path.iterdir()] == [start.FILENAME]
 
 
-@pytest.mark.parametrize("bases", ["", "two", "3,-1"])
-def test_bases_that_are_no_numbers_are_an_error(bases, dataset, tmp_path):
+def test_without_bases_there_is_a_yardstick_and_no_start(made, tmp_path):
+    bare = start.factorized(training(), HELD_OUT, "", 0, tmp_path)
+    assert bare.start is None
+    np.testing.assert_array_equal(bare.rigid, made.rigid)
+
+
+@pytest.mark.parametrize("bases", ["2,,5", "two", "3,-1"])
+def test_bases_that_are_no_numbers_are_an_error(bases, tmp_path):
     with pytest.raises(LfmError, match="model.bases"):
-        start.factorized(dataset, bases, 0, tmp_path)
+        start.factorized(training(), HELD_OUT, bases, 0, tmp_path)
 
 
 def test_a_damaged_file_is_an_error_that_says_what_to_do(made, folder, tmp_path):

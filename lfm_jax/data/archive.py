@@ -86,7 +86,8 @@ def read_folder(folder: str | os.PathLike, only: str = "") -> list[Category]:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise LfmError(f"{folder} is not a folder: give the folder of the .npz files.")
-    paths = {path.stem: path for path in sorted(folder.glob("*.npz"))}
+    # names with a dot in front are companions that some systems leave behind
+    paths = {path.stem: path for path in sorted(folder.glob("[!.]*.npz"))}
     if not paths:
         raise LfmError(f"no .npz file in {folder}: give a folder of keypoint archives.")
     return [read_category(paths[name]) for name in select(list(paths), only)]
@@ -209,7 +210,10 @@ def _cast(arrays, key, kinds, dtype):
         raise LfmError(
             f"{key} is of type {arrays[key].dtype}: save it as {dtype.__name__}."
         )
-    return arrays[key].astype(dtype, copy=False)
+    cast = arrays[key].astype(dtype, copy=False)
+    if kinds == "iu" and not np.array_equal(cast, arrays[key]):
+        raise LfmError(f"{key} has numbers that do not fit {dtype.__name__}.")
+    return cast
 
 
 def _check(fields):

@@ -64,8 +64,9 @@ class Dataset:
         training: the 2D to train on.
         evaluation: the same frames and the held out ones, with 3D where there is any.
         skipped: categories that are left out, and why.
-        split: what split.json holds: the cameras, and per category the rule, the rows
-            of the archive in each part, and how many frames were dropped.
+        split: what split.json holds: the cameras, the fingerprint of the training set,
+            and per category the rule, the rows of the archive in each part, and how
+            many frames were dropped.
     """
 
     training: TrainingData
@@ -117,7 +118,7 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
             test=tuple(_take(one.view, one.rows.test) for one in seen),
         ),
         skipped=skipped,
-        split=_split_record(config, seen, skipped),
+        split=_split_record(config, seen, skipped, fingerprint(training)),
     )
 
 
@@ -170,7 +171,7 @@ def _take(view, rows):
     return jax.tree.map(lambda array: array[rows], view)
 
 
-def _split_record(config, seen, skipped):
+def _split_record(config, seen, skipped, training_set):
     categories = {
         one.category.name: {
             "rule": one.rows.rule,
@@ -184,6 +185,7 @@ def _split_record(config, seen, skipped):
     return {
         "camera": config.camera,
         "view_seed": config.view_seed,
+        "training_set": training_set,
         "categories": categories,
         "skipped": skipped,
     }
@@ -201,8 +203,8 @@ def _through_tfds(training: TrainingData, folder: pathlib.Path) -> TrainingData:
     # Only training needs TFDS; whoever lifts imports this room without it.
     from lfm_jax.data.builders.keypoint_archive import keypoint_archive_dataset_builder
 
-    fingerprint = _fingerprint(training)
-    folder = folder / fingerprint
+    expected = fingerprint(training)
+    folder = folder / expected
     try:
         folder.mkdir(parents=True, exist_ok=True)
         builder = keypoint_archive_dataset_builder.Builder(
@@ -211,14 +213,15 @@ def _through_tfds(training: TrainingData, folder: pathlib.Path) -> TrainingData:
         # It would speak of downloads, of which there are none.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter from the record writer
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise LfmError(
-            f"cannot prepare the training set in {folder} ({error.strerror}): check "
-            "space and rights there."
+            f"cannot prepare the training set in {folder} ({reason}): check space and "
+            "rights there."
         ) from error
     try:
         stored = _from_runs(training.skeletons, builder.as_data_source(split="train"))
-        whole = _fingerprint(stored) == fingerprint
+        whole = fingerprint(stored) == expected
     except Exception:  # whatever the record reader makes of a damaged file
         whole = False
     if not whole:
@@ -226,7 +229,8 @@ def _through_tfds(training: TrainingData, folder: pathlib.Path) -> TrainingData:
     return stored
 
 
-def _fingerprint(training):
+def fingerprint(training: TrainingData) -> str:
+    """Tells training sets apart by all that is in them."""
     digest = hashlib.sha256()
     for skeleton, observation, sequence in zip(
         training.skeletons, training.observations, training.sequences, strict=True

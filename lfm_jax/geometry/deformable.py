@@ -28,11 +28,12 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
-from lfm_jax.geometry.pose import ScalePrior, pose_from_moments
+from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-STEPS = 4  # of the pose
+RIGID_STEPS = 6  # of the mean shape's pose
+STEPS = 4  # of the deforming shape's
 DAMPING = 0.1  # of the first step, relative to the Gauss-Newton matrix
 
 
@@ -118,8 +119,8 @@ def fit_low_rank(
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose.
 
-    Two starts are tried, the pose of the mean shape and the one that explains its
-    mirror image in depth best; the more probable result is kept.
+    Both poses that the main plane of the mean shape may have are tried, and the more
+    probable result is kept.
 
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
@@ -139,19 +140,15 @@ def fit_low_rank(
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
     gram = moment.shapes[..., 0].reshape(*mask.shape[:-1], 3, 3)
     cross = moment.cross[..., 0, :, :]
-    _, rotation = pose_from_moments(gram, cross, None, 5, prior)
-    mirror = jnp.array([1.0, 1.0, -1.0], points2d.dtype)
-    mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, gram)
-    mirrored = rotations.nearest_rotation(mirrored)
 
     def run(start):
-        pose = pose_from_moments(gram, cross, start, 2, prior)
+        pose = pose_from_moments(gram, cross, start, RIGID_STEPS, prior)
         found = explain(moment, prior, *pose)
         damping = jnp.full_like(found.scale, DAMPING)
         step = lambda _, carry: improve(moment, prior, *carry)
         return jax.lax.fori_loop(0, steps, step, (found, damping))[0]
 
-    both = jax.vmap(run)(jnp.stack([rotation, mirrored]))
+    both = jax.vmap(run)(planar_poses(gram, cross))
     second = both.surprise[1] < both.surprise[0]
     best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
     middle = moment.shape_means[..., 0, :] + einsum(

@@ -11,7 +11,8 @@ so that refinement costs nothing in n. Depth along z is what the pose adds to th
 under orthographic projection the sign of all depths together is not observable.
 
 Where something is known about the scale before the image is seen (an object that keeps
-its size), weight * (s - known)^2 is added to E.
+its size), weight * (s - known)^2 is added to E. Nothing depends on the units of either
+side.
 
 The pose is a constant for derivatives (envelope theorem, see procrustes.py).
 """
@@ -27,7 +28,9 @@ from lfm_jax.geometry import rotations
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-RIDGE = 1e-4  # relative; keeps planar and collinear shapes solvable
+RIDGE = 1e-6  # relative; keeps collinear shapes solvable
+ROUNDING = 5e-7  # relative; what a moment can be told by in single precision
+DAMPING = 1e-3  # of the first step, relative to the Gauss-Newton matrix
 
 
 @jax.tree_util.register_dataclass
@@ -55,22 +58,20 @@ def fit_pose(
     points2d: Float[ArrayLike, "*b n 2"],
     mask: Bool[ArrayLike, "*b n"],
     *,
-    start: Float[ArrayLike, "*b 3 3"] | None = None,
-    refinements: int = 5,
+    refinements: int = 8,
 ) -> Pose:
     """The pose that best explains 2D points by a shape, over masked points.
 
-    Closed form first: least squares for the unconstrained 2x3 camera, then the nearest
-    pair of orthonormal rows (the algebraic relaxation of orthographic n-point pose).
-    It is refined by damped Gauss-Newton steps on SO(3); a step is taken only where it
-    lowers the error. Finite at any input: a single point, or all coincident, gives a
-    valid rotation with scale zero or what the points support.
+    Closed form first, by the shape's main plane, which leaves two poses; both are
+    refined by damped Gauss-Newton steps on SO(3), taken only where they lower the
+    error, and the better one is kept. A flat shape has an optimum near either. Finite
+    at any input: a single point, or all coincident, gives a valid rotation with scale
+    zero or what the points support.
 
     Args:
         shape: canonical points; any units.
         points2d: their images.
         mask: which points count.
-        start: rotation to refine from instead of the closed form.
         refinements: Gauss-Newton steps.
     """
     shape, points2d = jax.lax.stop_gradient((shape, points2d))
@@ -80,9 +81,59 @@ def fit_pose(
     x = numerics.keep(points2d - image_mean[..., None, :], mask)
     gram = einsum("...ni,...nj->...ij", y, y)
     cross = einsum("...ni,...nj->...ij", y, x)
-    scale, rotation = pose_from_moments(gram, cross, start, refinements)
+
+    gram, cross, _, unit = _unitless(gram, cross)
+
+    def run(start):
+        scale, rotation = pose_from_moments(gram, cross, start, refinements)
+        return scale, rotation, _error(gram, cross, scale, rotation)
+
+    scales, rotations, errors = jax.vmap(run)(planar_poses(gram, cross))
+    second = errors[1] < errors[0]
+    scale = unit * jnp.where(second, scales[1], scales[0])
+    rotation = jnp.where(second[..., None, None], rotations[1], rotations[0])
     moved = einsum("...ij,...j->...i", rotation[..., :2, :], shape_mean)
     return Pose(scale, rotation, image_mean - scale[..., None] * moved)
+
+
+def planar_poses(
+    gram: Float[ArrayLike, "*b 3 3"], cross: Float[ArrayLike, "*b 3 2"]
+) -> Float[ArrayLike, "2 *b 3 3"]:
+    """The two poses in which a shape's main plane has the image that it has.
+
+    The camera s P R is known on the plane of the two main axes by linear least squares.
+    Its rows m1, m2 lack their components c1, c2 along the normal, by which they become
+    orthogonal and of one length: (c1 + i c2)^2 = |m2|^2 - |m1|^2 - 2 i m1.m2, which has
+    two roots, the two tilts that an orthographic image of a plane cannot tell apart.
+    """
+    gram, cross, _, _ = _unitless(gram, cross)
+    trace = jnp.trace(gram, axis1=-2, axis2=-1)  # 1, or 0
+    identity = numerics.scaled_identity(trace, 3)
+    normal = numerics.largest_eigenvector(identity - gram)
+    # the normal is made a main axis too: a plane's moments are singular without it
+    filled = gram + identity * (normal[..., :, None] * normal[..., None, :])
+    ridge = numerics.scaled_identity(RIDGE * trace + numerics.TINY, 3)
+    camera = jnp.swapaxes(numerics.solve3(filled + ridge, cross), -1, -2)
+    along = einsum("...ai,...i->...a", camera, normal)
+    camera = camera - along[..., None] * normal[..., None, :]
+    m1, m2 = camera[..., 0, :], camera[..., 1, :]
+    real = jnp.sum(m2 * m2 - m1 * m1, axis=-1)
+    root = jnp.sqrt(jax.lax.complex(real, -2.0 * jnp.sum(m1 * m2, axis=-1)))
+    tilt = jnp.stack([jnp.real(root), jnp.imag(root)], axis=-1)[..., None]
+    tilt = tilt * normal[..., None, :]
+    return jnp.stack([_orthonormal(camera + tilt), _orthonormal(camera - tilt)])
+
+
+def _orthonormal(camera):
+    """The rotation whose first rows are those of the camera, but for its scale."""
+    first, second = camera[..., 0, :], camera[..., 1, :]
+    first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
+    second = second - jnp.sum(first * second, axis=-1, keepdims=True) * first
+    second = second / jnp.linalg.norm(second, axis=-1, keepdims=True)
+    rotation = jnp.stack([first, second, jnp.cross(first, second)], axis=-2)
+    valid = jnp.all(jnp.isfinite(rotation), axis=(-2, -1), keepdims=True)
+    identity = numerics.scaled_identity(jnp.ones(camera.shape[:-2], camera.dtype), 3)
+    return jnp.where(valid, rotation, identity)
 
 
 def foreshortening(
@@ -107,35 +158,51 @@ def foreshortening(
 def pose_from_moments(
     gram: Float[ArrayLike, "*b 3 3"],
     cross: Float[ArrayLike, "*b 3 2"],
-    start: Float[ArrayLike, "*b 3 3"] | None,
+    rotation: Float[ArrayLike, "*b 3 3"],
     refinements: int,
     prior: ScalePrior | None = None,
 ) -> tuple[Float[ArrayLike, "*b"], Float[ArrayLike, "*b 3 3"]]:
-    """Scale and rotation from G = Y^T Y and B = Y^T X of centred points."""
+    """Scale and rotation from G = Y^T Y and B = Y^T X, refined from a rotation."""
     if prior is None:
         prior = ScalePrior(*(jnp.zeros(gram.shape[:-2], gram.dtype) for _ in range(2)))
-    rotation = _closed_form(gram, cross) if start is None else start
-    rotation = jax.lax.fori_loop(
-        0, refinements, lambda _, r: _refine(r, gram, cross, prior), rotation
-    )
-    fit, power = _fit_and_power(rotation, gram, cross, prior)
-    return numerics.safe_divide(fit, power), rotation
+    gram, cross, size, unit = _unitless(gram, cross)
+    prior = ScalePrior(prior.scale / unit, prior.weight / size)
+    damping = jnp.full(gram.shape[:-2], DAMPING, gram.dtype)
+    step = lambda _, carry: _refine(*carry, gram, cross, prior)
+    rotation, _ = jax.lax.fori_loop(0, refinements, step, (rotation, damping))
+    return unit * _best_scale(rotation, gram, cross, prior), rotation
 
 
-def _closed_form(gram, cross):
-    trace = jnp.trace(gram, axis1=-2, axis2=-1)
-    ridge = numerics.scaled_identity(jnp.maximum(RIDGE * trace, numerics.TINY), 3)
-    camera = numerics.solve3(gram + ridge, cross)
-    padded = jnp.concatenate([camera, jnp.zeros_like(camera[..., :1])], axis=-1)
-    return rotations.nearest_rotation(jnp.swapaxes(padded, -1, -2))
+def _unitless(gram, cross):
+    """The moments in units in which shape and scale are about 1, and those units."""
+    size = _or_one(jnp.trace(gram, axis1=-2, axis2=-1))
+    gram, cross = gram / size[..., None, None], cross / size[..., None, None]
+    unit = _or_one(jnp.max(jnp.abs(cross), axis=(-2, -1)))
+    return gram, cross / unit[..., None, None], size, unit
+
+
+def _or_one(size):
+    return jnp.where(size > 0.0, size, 1.0)
+
+
+def _error(gram, cross, scale, rotation):
+    """The squared image error, up to what all poses share."""
+    camera = jnp.swapaxes(scale[..., None, None] * rotation[..., :2, :], -1, -2)
+    image = einsum("...ij,...ja->...ia", gram, camera)
+    return jnp.sum(camera * (image - 2.0 * cross), axis=(-2, -1))
 
 
 def _fit_and_power(rotation, gram, cross, prior):
-    """E = const - 2 s fit + s^2 power; the best scale is fit / power."""
+    """E = const - 2 s fit + s^2 power."""
     q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
     power = jnp.sum(q * einsum("...ij,...jk->...ik", gram, q), axis=(-2, -1))
     fit = jnp.sum(q * cross, axis=(-2, -1))
     return fit + prior.weight * prior.scale, power + prior.weight
+
+
+def _best_scale(rotation, gram, cross, prior):
+    fit, power = _fit_and_power(rotation, gram, cross, prior)
+    return numerics.safe_divide(jnp.maximum(fit, 0.0), power)
 
 
 def _explained(rotation, gram, cross, prior):
@@ -144,27 +211,35 @@ def _explained(rotation, gram, cross, prior):
     return numerics.safe_divide(jnp.square(jnp.maximum(fit, 0.0)), power)
 
 
-def _refine(rotation, gram, cross, prior):
+def _refine(rotation, damping, gram, cross, prior):
     """One damped Gauss-Newton step R <- R exp(w), kept where it does no harm."""
     fit, power = _fit_and_power(rotation, gram, cross, prior)
-    scale = numerics.safe_divide(jnp.maximum(fit, 0.0), power)[..., None, None]
+    scale = numerics.safe_divide(jnp.maximum(fit, 0.0), power)
     q = jnp.swapaxes(rotation[..., :2, :], -1, -2)
-    residual = scale * einsum("...ij,...jk->...ik", gram, q) - cross
-    hessian, gradient = 0.0, 0.0
+    image = einsum("...ij,...jk->...ik", gram, q)
+    residual = scale[..., None, None] * image - cross
+    hessian, gradient, growth = 0.0, 0.0, 0.0
     for i in range(2):
         # rows of R exp(w): r_i + r_i x w to first order, a linear map of w
         turn = rotations.cross_matrix(q[..., i])
         gradient = gradient + einsum("...ji,...j->...i", turn, residual[..., i])
+        growth = growth + einsum("...ji,...j->...i", turn, image[..., i])
         middle = einsum("...ij,...jk->...ik", gram, turn)
         hessian = hessian + einsum("...ji,...jk->...ik", turn, middle)
-    damping = 1e-3 * jnp.trace(hessian, axis1=-2, axis2=-1) + numerics.TINY
-    hessian = hessian + numerics.scaled_identity(damping, 3)
+    # what is left of it when the scale follows
+    follows = numerics.safe_divide(
+        growth, jnp.broadcast_to(power[..., None], growth.shape)
+    )
+    hessian = hessian - growth[..., :, None] * follows[..., None, :]
+    trace = jnp.trace(hessian, axis1=-2, axis2=-1)
+    hessian = hessian + numerics.scaled_identity(damping * trace + numerics.TINY, 3)
     # E's gradient is 2 s * gradient and its Gauss-Newton matrix 2 s^2 * hessian
     newton = -numerics.solve3(hessian, gradient[..., None])[..., 0]
-    step = newton * numerics.safe_divide(jnp.ones_like(scale), scale)[..., 0]
+    step = newton * numerics.safe_divide(jnp.ones_like(scale), scale)[..., None]
     candidate = einsum(
         "...ij,...jk->...ik", rotation, rotations.from_rotation_vector(step)
     )
     before = _explained(rotation, gram, cross, prior)
-    better = _explained(candidate, gram, cross, prior) >= before
-    return jnp.where(better[..., None, None], candidate, rotation)
+    better = _explained(candidate, gram, cross, prior) >= (1.0 - ROUNDING) * before
+    rotation = jnp.where(better[..., None, None], candidate, rotation)
+    return rotation, damping * jnp.where(better, 0.2, 8.0)

@@ -1,5 +1,6 @@
 """Networks as records of two pure functions; the only room that imports flax."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,10 +24,13 @@ class Model(NamedTuple):
     Attributes:
         init: key -> params.
         apply: (params, normalised observation, packing or None) -> canonical [b n 3].
+        begin: normalised observation -> the start in the camera [b n 3], which is what
+            the network adds to; None where there is no start.
     """
 
     init: Callable
     apply: Callable
+    begin: Callable | None = None
 
 
 def build(
@@ -75,4 +79,7 @@ def build(
         apply=lambda params, observation, packing=None: network.apply(
             {"params": params}, observation, packing
         ),
+        begin=functools.partial(network.apply, {}, method=LFM2D.begin)
+        if start
+        else None,
     )

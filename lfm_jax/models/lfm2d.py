@@ -110,6 +110,13 @@ class LFM2D(nn.Module):
         shape = shape + self._reach()[category, :count, None] * deviation
         return keep(shape - masked_mean(shape, present)[..., None, :], present)
 
+    def begin(self, observation: Observation) -> Float[Array, "b n 3"]:
+        """The start in the camera frame of the observation, centred like it."""
+        points = keep(jnp.asarray(observation.points2d), observation.observed)
+        present = jnp.asarray(self.present)[observation.category, : points.shape[-2]]
+        posed = self._consult(points, observation.observed, observation.category)[0]
+        return keep(posed, present)
+
     def _phi(self):
         if self.learned:
             return self.param("phi", lambda _: jnp.asarray(self.phi))

@@ -67,7 +67,7 @@ def evaluate(
         evaluation: a category without 3D truth holds observations;
             it is scored by reprojection alone and its depth sign is undetermined.
         rigid_shapes: per category the shape [n 3] fitted to its training 2D alone.
-        start: lifts as the model did before its first step, its own signs applied.
+        start: lifts by what training began with, its own signs applied.
         split: which frames are scored: "test", "validation" or "train".
         perspective: the cameras are; no sign is then chosen by 3D.
 

@@ -129,9 +129,17 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     claim_file(workdir / SPLIT, dataset.split)
     known = [isinstance(part, Labelled) for part in dataset.evaluation.validation]
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
-    # a setting that names nothing is found before minutes go into factorizing
+    # mistakes are found before minutes go into factorizing
     models.build(config.model, training.skeletons)
-    factors = factorized(dataset, config.model.bases, config.seed, workdir)
+    batches = training_batches(
+        training,
+        per_category=config.train.per_category,
+        seed=config.seed,
+        truth=dataset.evaluation.train if config.objective.supervised else None,
+    )
+    held_out = [part.observation for part in dataset.evaluation.validation]
+    bases = config.model.bases
+    factors = factorized(training, held_out, bases, config.seed, workdir)
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()
@@ -156,12 +164,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         init=jax.jit(init, out_shardings=place),
         step=jax.jit(step, donate_argnums=0, out_shardings=place),
         validate=_validation_loss(dataset, model, mesh),
-        batches=training_batches(
-            training,
-            per_category=config.train.per_category,
-            seed=config.seed,
-            truth=dataset.evaluation.train if config.objective.supervised else None,
-        ),
+        batches=batches,
     )
 
 
@@ -350,7 +353,7 @@ def settle(built: Built, last: Standing, checkpoints: Checkpoints) -> TrainState
     A state that is on disk already stays there as it is: one that was stopped half-way
     and is only evaluated has signs in eval.json, and none in its checkpoint.
     """
-    signs = _signs(built, last.state)
+    signs = _signs(built, last.state.averaged)
     signs = jax.device_put(signs, sharding.replicated(built.mesh))
     state = dataclasses.replace(last.state, depth_sign=signs)
     checkpoints.save(last.step, state, last.batches)
@@ -377,16 +380,18 @@ class Results:
 def finish(built: Built, state: TrainState) -> Results:
     """Evaluates on the test split, writes eval.json and prints the table."""
     training, evaluation = built.dataset.training, built.dataset.evaluation
-    predict = _remembering(_predict(built, state, np.asarray(state.depth_sign)))
-    first = built.init()
+    predict = _remembering(
+        _predict(built, state.averaged, np.asarray(state.depth_sign))
+    )
     scores = evaluate(
         predict,
         training,
         evaluation,
         built.rigid,
-        start=_predict(built, first, _signs(built, first)),
+        start=built.model.begin and _predict(built, None, _signs(built, None)),
         perspective=built.config.data.camera == "perspective",
     )
+    _refuse_nonfinite(scores["categories"])
     numbers = {
         "step": int(state.step),
         "split": "test",
@@ -399,6 +404,15 @@ def finish(built: Built, state: TrainState) -> Results:
     write_json(built.workdir / "eval.json", numbers)
     print(results_table(numbers))
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _refuse_nonfinite(entries: dict[str, dict]) -> None:
+    broken = [n for n, e in entries.items() if not np.isfinite(e["reprojection"])]
+    if broken:
+        raise LfmError(
+            f"What was lifted is not finite for {', '.join(broken)}; look at the data "
+            "of these categories, or train with a lower optim.learning_rate."
+        )
 
 
 def _remembering(predict: Callable) -> Callable:
@@ -415,16 +429,16 @@ def _remembering(predict: Callable) -> Callable:
     return remembered
 
 
-def _signs(built: Built, state: TrainState) -> np.ndarray:
+def _signs(built: Built, params: PyTree | None) -> np.ndarray:
     evaluation = built.dataset.evaluation
     unsigned = np.ones(len(evaluation.validation), np.float32)
     return choose_depth_sign(
-        _predict(built, state, unsigned),
+        _predict(built, params, unsigned),
         evaluation,
         perspective=built.config.data.camera == "perspective",
     )
 
 
-def _predict(built: Built, state: TrainState, signs: np.ndarray) -> Callable:
+def _predict(built: Built, params: PyTree | None, signs: np.ndarray) -> Callable:
     skeletons = built.dataset.training.skeletons
-    return make_predict(built.model, state.averaged, signs, skeletons)
+    return make_predict(built.model, params, signs, skeletons)

@@ -6,7 +6,8 @@ alone. The models explain the same images with different depths, and the mean of
 depths is better than any one of them.
 
 Factorization takes seconds for a category, so each is kept in the work directory as
-soon as it is done; a resumed run reads the very same numbers.
+soon as it is done; a resumed run reads the very same numbers. What is kept says what it
+was made from, and is made again for anything else.
 """
 
 import dataclasses
@@ -15,14 +16,16 @@ import pathlib
 import shutil
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from lfm_jax.classical.factorization import factorize, factorize_rigid
-from lfm_jax.data.dataset import Dataset
+from lfm_jax.data.dataset import TrainingData, fingerprint
 from lfm_jax.errors import LfmError
 from lfm_jax.models import Start
+from lfm_jax.types import Observation
 from lfm_jax.workdir import replacing
 
 FILENAME = "factorization.npz"
@@ -48,33 +51,40 @@ class Factorized:
 
     Attributes:
         rigid: one shape per category, RMS radius 1: the yardstick.
-        start: the deformable models that the network begins at.
+        start: the deformable models that the network begins at, or None.
     """
 
     rigid: Float[np.ndarray, "c n 3"]
-    start: Start
+    start: Start | None
 
 
 def factorized(
-    dataset: Dataset, bases: str, seed: int, workdir: pathlib.Path
+    training: TrainingData,
+    held_out: Sequence[Observation],
+    bases: str,
+    seed: int,
+    workdir: pathlib.Path,
 ) -> Factorized:
     """Reads the factorization of a run, or makes and keeps it.
 
     Args:
-        dataset: only its 2D is read.
-        bases: comma-separated numbers of bases; two models for each.
+        training: the 2D to explain.
+        held_out: other 2D of each category, by which starts are chosen.
+        bases: comma-separated numbers of bases, two models for each; none, no start.
         seed: of the random starts.
         workdir: where it is kept.
 
     Raises:
-        LfmError: `bases` is no list of numbers, or the kept file is damaged.
+        LfmError: `bases` is no list of numbers.
     """
-    path = workdir / FILENAME
-    if not path.exists():
-        done = workdir / "factorization"
-        done.mkdir(exist_ok=True)
-        _write(path, _factorize(dataset, _numbers(bases), seed, done))
-        shutil.rmtree(done)
+    numbers = _numbers(bases)
+    source = f"{fingerprint(training)}, bases {bases or 'none'}, seed {seed}"
+    path, parts = workdir / FILENAME, workdir / "factorization"
+    if _kept(path, source) is None:
+        parts.mkdir(exist_ok=True)
+        arrays = _factorize(training, held_out, numbers, seed, parts, source)
+        _write(path, arrays, source)
+        shutil.rmtree(parts)
     return read_factorized(path)
 
 
@@ -86,8 +96,10 @@ def read_factorized(path: pathlib.Path) -> Factorized:
     """
     try:
         arrays = _read(path)
-        return Factorized(arrays["rigid"], Start(arrays["shapes"], arrays["noise"]))
-    except DAMAGED as error:
+        del arrays["source"]
+        rigid = arrays.pop("rigid")
+        return Factorized(rigid, Start(**arrays) if arrays else None)
+    except (*DAMAGED, TypeError) as error:
         raise LfmError(
             f"{path} does not hold the factorization of a run ({error}); remove it and "
             "run the training command again."
@@ -96,10 +108,10 @@ def read_factorized(path: pathlib.Path) -> Factorized:
 
 def _numbers(bases: str) -> tuple[int, ...]:
     try:
-        numbers = tuple(int(text) for text in bases.split(","))
+        numbers = tuple(int(text) for text in bases.split(",") if bases)
     except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 0:
+        numbers = (-1,)
+    if min(numbers, default=0) < 0:
         raise LfmError(
             f"model.bases is {bases!r}; give numbers of bases such as '2,5,9'."
         )
@@ -107,24 +119,25 @@ def _numbers(bases: str) -> tuple[int, ...]:
 
 
 def _factorize(
-    dataset: Dataset, bases: tuple[int, ...], seed: int, done: pathlib.Path
+    training: TrainingData,
+    held_out: Sequence[Observation],
+    bases: tuple[int, ...],
+    seed: int,
+    parts: pathlib.Path,
+    source: str,
 ) -> dict[str, np.ndarray]:
     """All categories that are not done yet; the arrays of the file."""
-    training, rows = dataset.training, []
+    rows, count = [], len(training.skeletons)
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
     for index, skeleton in enumerate(training.skeletons):
-        path = done / f"{index:03d}.npz"
-        if not path.exists():
-            held_out = dataset.evaluation.validation[index].observation
+        path = parts / f"{index:03d}.npz"
+        row = _kept(path, source)
+        if row is None:
             seen = training.observations[index]
-            _write(path, _category(seen, held_out, bases, seed, width))
-        rows.append(_read(path))
-        _log.info(
-            "factorized %s (%d of %d)",
-            skeleton.name,
-            len(rows),
-            len(training.skeletons),
-        )
+            row = _category(seen, held_out[index], bases, seed, width)
+            _write(path, row, source)
+        rows.append(row)
+        _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), count)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -136,9 +149,11 @@ def _category(seen, held_out, bases, seed, width):
     frames = seen.points2d, seen.annotated
     others = np.asarray(held_out.points2d), np.asarray(held_out.observed)
     rigid = factorize_rigid(*frames, width=padded, seed=seed)
+    found = {"rigid": _pad(rigid.shapes[0], width)}
+    if not bases:
+        return found
     models = factorize(*frames, others, bases, width=padded, seed=seed)
-    return {
-        "rigid": _pad(rigid.shapes[0], width),
+    return found | {
         "shapes": np.stack(
             [
                 _pad(_pad(model.shapes, width, axis=1), max(bases) + 1)
@@ -155,11 +170,20 @@ def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
     return np.pad(values, widths, constant_values=value).astype(np.float32)
 
 
+def _kept(path: pathlib.Path, source: str) -> dict[str, np.ndarray] | None:
+    """What is kept there, if it is whole and was made from `source`."""
+    try:
+        arrays = _read(path)
+        return arrays if arrays.pop("source") == source else None
+    except DAMAGED:
+        return None
+
+
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], source: str) -> None:
     with replacing(path) as beside, beside.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, source=np.array(source), **arrays)

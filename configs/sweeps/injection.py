@@ -1,0 +1,12 @@
+"""Where the correspondence encoding enters, by depth."""
+
+import itertools
+
+CONFIG = "configs/lfm2d.py:archive,ablation"
+
+RUNS = [
+    {"model.injection": injection, "model.layers": layers, "seed": seed}
+    for injection, layers, seed in itertools.product(
+        ("none", "input", "every"), (4, 12), (0, 1, 2)
+    )
+]

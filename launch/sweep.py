@@ -1,0 +1,236 @@
+"""Runs a sweep on this machine: every run of a sweep file once, some at a time.
+
+    python launch/sweep.py configs/sweeps/injection.py --workers=2 \
+        --config.data.dir=DIR
+
+A sweep file holds CONFIG, what `--config` of the training command takes, and RUNS, for
+each run the config keys it sets. Settings given here apply to all runs. In the folder
+--out (default runs/sweeps) are
+
+    <hash of the config>/   the work directory of a run, and its log.txt
+    <name of the sweep>.csv  a line for every run that finished and category, and one
+                            for the mean over categories: what tables are made from
+
+A run that finished is never trained again, in whichever sweep it stands; one that was
+stopped goes on from its checkpoint. Runs of the same data, bases and seed begin from
+the same factorization, which is made once: list seeds innermost, so that runs side by
+side do not both wait for the same.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from lfm_jax.config import assign, from_config_dict
+from lfm_jax.errors import LfmError
+from lfm_jax.train.start import FILENAME
+from lfm_jax.workdir import read_json, replacing
+
+POLL = 0.2  # seconds between looks at what runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        settings: config keys and values that tell it from others of its sweep.
+        arguments: of the training command, but for the work directory.
+        workdir: where it goes.
+        start: where the factorization that it begins from is kept.
+    """
+
+    settings: dict
+    arguments: list[str]
+    workdir: pathlib.Path
+    start: pathlib.Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.workdir / "eval.json").exists()
+
+    @property
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "lfm_jax.main"),
+            *self.arguments,
+            f"--workdir={self.workdir}",
+        ]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", type=pathlib.Path)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=pathlib.Path, default="runs/sweeps")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    given, common = parser.parse_known_args(arguments)
+    runs = expand(given.sweep, common, given.out)
+    if given.dry_run:
+        for run in runs:
+            done = "# finished: " if run.finished else ""
+            print(done + shlex.join(["python", *run.command[1:]]))
+        return 0
+    failed = train([run for run in runs if not run.finished], given.workers)
+    table = given.out / f"{given.sweep.stem}.csv"
+    write_table(table, [run for run in runs if run.finished])
+    print(f"{sum(run.finished for run in runs)} of {len(runs)} runs in {table}")
+    for run in failed:
+        print(f"failed: {run.settings}, see {run.workdir / 'log.txt'}")
+    return bool(failed)
+
+
+def expand(sweep: pathlib.Path, common: list[str], out: pathlib.Path) -> list[Run]:
+    """The runs of a sweep file.
+
+    Args:
+        sweep: the file.
+        common: `--config.key=value` for all runs.
+        out: where work directories go.
+
+    Raises:
+        LfmError: a file that cannot be read, or a setting that does not exist.
+    """
+    module = _load(sweep)
+    path, _, preset = module.CONFIG.partition(":")
+    get_config = _load(pathlib.Path(path)).get_config
+    everywhere = dict(map(_setting, common))
+    runs = []
+    for settings in module.RUNS:
+        changes = {key: str(value) for key, value in settings.items()} | everywhere
+        values = get_config(preset)
+        for key, text in changes.items():
+            assign(values, key, text)
+        config = from_config_dict(values)
+        begins = [dataclasses.asdict(config.data), config.model.bases, config.seed]
+        flags = [f"--config.{key}={text}" for key, text in changes.items()]
+        runs.append(
+            Run(
+                settings,
+                [f"--config={module.CONFIG}", *flags],
+                out / _hash(dataclasses.asdict(config)),
+                out / "starts" / f"{_hash(begins)}.npz",
+            )
+        )
+    return runs
+
+
+def train(runs: list[Run], workers: int) -> list[Run]:
+    """Trains each, and returns those that failed; stopped, it stops them all."""
+    waiting, running, failed = list(runs), {}, []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                run = waiting.pop(0)
+                running[run.workdir] = run, _begin(run)
+            for run, process in list(running.values()):
+                if process.poll() is not None:
+                    del running[run.workdir]
+                    _keep_start(run)
+                    failed += [] if run.finished else [run]
+                    done = len(runs) - len(waiting) - len(running)
+                    print(f"{done} of {len(runs)}: {run.settings}", flush=True)
+            time.sleep(POLL)
+    finally:
+        for _, process in running.values():
+            process.terminate()  # it saves a checkpoint
+        for _, process in running.values():
+            process.wait()
+    return failed
+
+
+def _begin(run: Run) -> subprocess.Popen:
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    start = run.workdir / FILENAME
+    if run.start.exists() and not start.exists():
+        _copy(run.start, start)
+    # runs of one sweep compile much the same
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(run.start.parent.resolve())}
+    with (run.workdir / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            run.command, stdout=log, stderr=log, env=compiled | os.environ
+        )
+
+
+def _keep_start(run: Run) -> None:
+    start = run.workdir / FILENAME
+    if start.exists() and not run.start.exists():
+        run.start.parent.mkdir(exist_ok=True)
+        _copy(start, run.start)
+
+
+def write_table(path: pathlib.Path, runs: list[Run]) -> None:
+    """Writes what runs came to, a line for each category and one for their mean."""
+    rows = []
+    for run in runs:
+        numbers = read_json(run.workdir / "eval.json")
+        places = {"mean": numbers["mean"]} | numbers["categories"]
+        for category, entry in places.items():
+            plain = {k: v for k, v in entry.items() if not isinstance(v, (dict, list))}
+            rows.append(
+                {"run": run.workdir.name, **run.settings}
+                | {"category": category}
+                | plain
+            )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with replacing(path) as beside, beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _load(path: pathlib.Path):
+    """The module in a file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or not path.exists():
+        raise LfmError(f"There is no Python file {path}.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _setting(argument: str) -> tuple[str, str]:
+    """("key", "value") of "--config.key=value"."""
+    key, given, text = argument.removeprefix("--config.").partition("=")
+    if not given or not argument.startswith("--config."):
+        raise LfmError(f"{argument} is no setting; write --config.key=value.")
+    return key, text
+
+
+def _hash(value) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    with replacing(target) as beside:
+        shutil.copyfile(source, beside)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LfmError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,113 @@
+"""Laws of sweeps: nothing is trained twice, nothing is lost, one tidy file."""
+
+import csv
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SWEEP = """
+CONFIG = "configs/lfm2d.py:debug"
+RUNS = [{"seed": seed, "model.layers": layers} for layers in (1, 2) for seed in (0, 1)]
+"""
+COMMON = "--config.data.only=car"
+
+
+def command(file, out, *more):
+    script = [sys.executable, "launch/sweep.py", str(file), f"--out={out}"]
+    return [*script, "--workers=2", COMMON, *more]
+
+
+def run(file, out, *more):
+    return subprocess.run(
+        command(file, out, *more), cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "depth.py"
+    path.write_text(SWEEP)
+    return path
+
+
+def workdirs(out):
+    return [path for path in out.iterdir() if (path / "config.json").exists()]
+
+
+def test_a_stopped_sweep_goes_on_and_a_finished_one_rests(file, tmp_path):
+    out = tmp_path / "out"
+    first = subprocess.Popen(
+        command(file, out), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert "1 of 4" in first.stdout.readline()
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=120) == 130
+    finished = {p: p.stat().st_mtime_ns for p in out.glob("*/eval.json")}
+    assert 1 <= len(finished) < 4
+
+    done = run(file, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(workdirs(out)) == 4
+    assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
+    with (out / "depth.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    told = {(row["seed"], row["model.layers"], row["category"]) for row in rows}
+    assert len(rows) == len(told) == 4 * 2  # one category, and the mean
+    assert len({row["ne_lifted"] for row in rows}) == 4
+    assert all(float(row["ne_rigid_lifted"]) > 0.0 for row in rows)
+    starts = {row["ne_start_lifted"] for row in rows}
+    assert len(starts) == len(list((out / "starts").glob("*.npz"))) == 2
+
+    written = {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
+    assert run(file, out).stdout.startswith("4 of 4 runs")
+    assert written == {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
+
+
+def test_a_dry_run_prints_commands_that_the_trainer_takes(file, tmp_path):
+    done = run(file, tmp_path / "out", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert len(set(lines)) == 4 and not (tmp_path / "out").exists()
+    for line, settings in zip(lines, ((0, 1), (1, 1), (0, 2), (1, 2)), strict=True):
+        seed, layers = settings
+        assert line.startswith(
+            "python -m lfm_jax.main --config=configs/lfm2d.py:debug "
+            f"--config.seed={seed} --config.model.layers={layers} {COMMON} --workdir="
+        )
+
+
+def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
+    file = tmp_path / "mixed.py"
+    file.write_text(
+        'CONFIG = "configs/lfm2d.py:debug"\n'
+        'RUNS = [{"model.injection": name} for name in ("nowhere", "every")]\n'
+    )
+    done = run(file, tmp_path / "out")
+    assert done.returncode == 1
+    assert "1 of 2 runs" in done.stdout and "failed: {'model.injection': 'no" in (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "more, hint",
+    [
+        (["--config.seeed=1"], "did you mean 'seed'"),
+        (["seed=1"], "--config.key=value"),
+        (["--config.seed=x"], "takes a int"),
+    ],
+)
+def test_a_mistake_is_one_sentence(file, tmp_path, more, hint):
+    done = run(file, tmp_path / "out", *more)
+    assert done.returncode == 2 and hint in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/sweeps/*.py")))
+def test_every_sweep_of_the_repository_expands_to_runs_that_differ(path, tmp_path):
+    done = run(path.relative_to(ROOT), tmp_path / "out", "--dry-run")
+    places = [line.split("--workdir=")[1] for line in done.stdout.splitlines()]
+    assert places and len(set(places)) == len(places), done.stderr
