@@ -26,7 +26,7 @@ depth_sign, labels (of the frames). Lengths are in the units of the input.
 LIFT_EXAMPLE = """\
 example:
   lfm lift walk.json --checkpoint=runs/lfm2d --category=dog \\
-      --map snout=nose --map tail_tip=tail_end --out=walk.npz
+      --map snout=Nose --map tail=TailBase --out=walk.npz
 """
 TRAINING = """\
 training and evaluation have a command of their own:

@@ -198,7 +198,9 @@ def test_left_and_right_differ_in_pose(category, clips):
         pytest.skip("one hand has no other side")
     rig, (angles, _) = zoo.build(category), clips[category]
     other = angles[:, :, rig.twin] * np.array([-1.0, 1.0, -1.0], np.float32)
-    assert np.abs(other - angles[:, :, : len(rig.twin)]).max() > 0.1
+    sides = rig.twin != np.arange(len(rig.twin))  # the trunk is its own twin
+    difference = np.abs(other - angles[:, :, : len(rig.twin)])[:, :, sides]
+    assert difference.max() > 0.1
 
 
 @pytest.mark.parametrize("category", ["human_h36m17", "dog", "gorilla", "lizard"])

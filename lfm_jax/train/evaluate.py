@@ -72,10 +72,10 @@ def evaluate(
         perspective: the cameras are; no sign is then chosen by 3D.
 
     Returns:
-        "categories", an entry for each; "mean", over those with 3D truth;
-        "mean_without_small", over those that also have `SMALL` scored frames. Errors
-        named ne, nearest_train and reprojection are percentages; pa_mpjpe, n_mpjpe
-        and stress are in the category's units.
+        "categories", an entry for each; "mean", over the "mean_categories" that have
+        3D truth; "mean_without_small", over those that also have `SMALL` scored frames.
+        Errors named ne, nearest_train and reprojection are percentages; pa_mpjpe,
+        n_mpjpe and stress are in the category's units.
     """
     records = getattr(evaluation, split)
     width = _width(evaluation)
@@ -381,6 +381,7 @@ def _with_means(entries: dict[str, dict]) -> dict:
     large = [entry for entry in scored if "ne_lifted_interval" not in entry]
     return {
         "mean": _mean(scored),
+        "mean_categories": len(scored),
         "mean_without_small": _mean(large),
         "categories": entries,
     }

@@ -392,6 +392,8 @@ def finish(built: Built, state: TrainState) -> Results:
         perspective=built.config.data.camera == "perspective",
     )
     _refuse_nonfinite(scores["categories"])
+    for name, entry in scores["categories"].items():
+        entry["dropped_frames"] = built.dataset.split["categories"][name]["dropped"]
     numbers = {
         "step": int(state.step),
         "split": "test",

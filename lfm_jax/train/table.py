@@ -74,5 +74,10 @@ def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
             for name, entry in eval_json["categories"].items()
             if "ne_lifted" not in entry
         ),
+        *(
+            f"{name}: {entry['dropped_frames']} frames with too few points dropped."
+            for name, entry in eval_json["categories"].items()
+            if entry.get("dropped_frames")
+        ),
         *(f"skipped {name}: {why}" for name, why in eval_json["skipped"].items()),
     ]
