@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lfm_jax import models
+from lfm_jax import metrics, models
 from lfm_jax.config import ModelConfig
 from lfm_jax.data.mixture import pack
 from lfm_jax.errors import LfmError
@@ -55,10 +55,10 @@ def start(bases=2, members=1):
     return models.Start(shapes, noise)
 
 
-def images(categories):
+def images(categories, members=3):
     """All points of the start's own bodies: few or unlike points tie several poses."""
     seen = observation(categories, hide=0.0)
-    bodies = start(members=3).shapes[seen.category, 0, 0]
+    bodies = start(members=members).shapes[seen.category, 0, 0]
     turn = random_rotation(jax.random.key(0), (len(bodies),))
     points = jnp.einsum("bij,bnj->bni", turn, bodies)[..., :2]
     return dataclasses.replace(seen, points2d=points)
@@ -251,6 +251,18 @@ class TestStart:
         off = (shape - span[0]).reshape(2, -1).T
         _, residual, *_ = np.linalg.lstsq(span[1:].reshape(2, -1).T, off, rcond=None)
         assert residual.max() < 1e-6
+
+    def test_what_it_begins_at_is_that_shape_in_the_camera(self):
+        """Of the start's own bodies it is the truth: image, and depth up to mirror."""
+        seen = images([2, 2, 0], members=1)
+        model = models.build(SMALL, SKELETONS, start())
+        params = jax.jit(model.init)(jax.random.key(0))
+        posed = jax.jit(model.begin)(seen)
+        canonical = jax.jit(model.apply)(params, seen)
+        assert np.max(metrics.ne(canonical, posed, seen.observed)) < 0.1
+        bodies = jnp.asarray(start().shapes)[seen.category, 0, 0]
+        assert np.max(metrics.pa_mpjpe_best_flip(posed, bodies, seen.observed)) < 0.1
+        np.testing.assert_allclose(posed[..., :2], seen.points2d, atol=0.1)
 
     def test_prediction_is_invariant_to_in_plane_rotation(self):
         model, params = build(begin=start())

@@ -28,11 +28,11 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
-from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments
+from lfm_jax.geometry.pose import ScalePrior, affine_poses, pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-RIGID_STEPS = 6  # of the mean shape's pose
+RIGID_STEPS = 2  # of the mean shape's pose
 STEPS = 4  # of the deforming shape's
 DAMPING = 0.1  # of the first step, relative to the Gauss-Newton matrix
 
@@ -119,8 +119,8 @@ def fit_low_rank(
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose.
 
-    Both poses that the main plane of the mean shape may have are tried, and the more
-    probable result is kept.
+    Two starts are tried, the pose of the mean shape and the one that explains its
+    mirror image in depth best; the more probable result is kept.
 
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
@@ -148,7 +148,7 @@ def fit_low_rank(
         step = lambda _, carry: improve(moment, prior, *carry)
         return jax.lax.fori_loop(0, steps, step, (found, damping))[0]
 
-    both = jax.vmap(run)(planar_poses(gram, cross))
+    both = jax.vmap(run)(affine_poses(gram, cross, prior))
     second = both.surprise[1] < both.surprise[0]
     best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
     middle = moment.shape_means[..., 0, :] + einsum(

@@ -28,7 +28,8 @@ from lfm_jax.geometry import rotations
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-RIDGE = 1e-6  # relative; keeps collinear shapes solvable
+# relative; keep collinear, and planar shapes solvable
+RIDGE, FLAT_RIDGE = 1e-6, 1e-4
 ROUNDING = 5e-7  # relative; what a moment can be told by in single precision
 DAMPING = 1e-3  # of the first step, relative to the Gauss-Newton matrix
 
@@ -122,6 +123,28 @@ def planar_poses(
     tilt = jnp.stack([jnp.real(root), jnp.imag(root)], axis=-1)[..., None]
     tilt = tilt * normal[..., None, :]
     return jnp.stack([_orthonormal(camera + tilt), _orthonormal(camera - tilt)])
+
+
+def affine_poses(
+    gram: Float[ArrayLike, "*b 3 3"],
+    cross: Float[ArrayLike, "*b 3 2"],
+    prior: ScalePrior,
+) -> Float[ArrayLike, "2 *b 3 3"]:
+    """The pose nearest to the unconstrained camera, and the one that mirrors its depth.
+
+    Least squares for the 2x3 camera, then the nearest rotation, refined; and the
+    rotation under which the shape is nearest to the mirror image of that.
+    """
+    unitless, images, _, _ = _unitless(gram, cross)
+    trace = jnp.trace(unitless, axis1=-2, axis2=-1)
+    ridge = numerics.scaled_identity(FLAT_RIDGE * trace + numerics.TINY, 3)
+    camera = numerics.solve3(unitless + ridge, images)
+    padded = jnp.concatenate([camera, jnp.zeros_like(camera[..., :1])], axis=-1)
+    rotation = rotations.nearest_rotation(jnp.swapaxes(padded, -1, -2))
+    _, rotation = pose_from_moments(gram, cross, rotation, 5, prior)
+    mirror = jnp.array([1.0, 1.0, -1.0], gram.dtype)
+    mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, unitless)
+    return jnp.stack([rotation, rotations.nearest_rotation(mirrored)])
 
 
 def _orthonormal(camera):
