@@ -96,7 +96,7 @@ def read_factorized(path: pathlib.Path) -> Factorized:
     """
     try:
         arrays = _read(path)
-        del arrays["source"]
+        arrays.pop("source", None)  # only who makes it asks
         rigid = arrays.pop("rigid")
         return Factorized(rigid, Start(**arrays) if arrays else None)
     except (*DAMAGED, TypeError) as error:
@@ -174,7 +174,7 @@ def _kept(path: pathlib.Path, source: str) -> dict[str, np.ndarray] | None:
     """What is kept there, if it is whole and was made from `source`."""
     try:
         arrays = _read(path)
-        return arrays if arrays.pop("source") == source else None
+        return arrays if arrays.pop("source", None) == source else None
     except DAMAGED:
         return None
 
