@@ -152,8 +152,9 @@ def train(runs: list[Run], workers: int) -> list[Run]:
     finally:
         for _, process in running.values():
             process.terminate()  # it saves a checkpoint
-        for _, process in running.values():
+        for run, process in running.values():
             process.wait()
+            _keep_start(run)
     return failed
 
 

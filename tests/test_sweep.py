@@ -1,4 +1,7 @@
-"""Laws of sweeps: nothing is trained twice, nothing is lost, one tidy file."""
+"""Laws of sweeps: nothing is trained twice, nothing is lost, one tidy file.
+
+The runs are that of test_main.py but for what compiles nothing anew.
+"""
 
 import csv
 import pathlib
@@ -11,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SWEEP = """
 CONFIG = "configs/lfm2d.py:debug"
-RUNS = [{"seed": s, "model.layers": l} for s, l in ((0, 1), (1, 1), (0, 2))]
+RUNS = [{"seed": s, "optim.learning_rate": r} for s, r in ((0, 1), (1, 1), (0, 2))]
 """
 COMMON = "--config.data.only=car"
 
@@ -55,7 +58,7 @@ def test_a_stopped_sweep_goes_on_and_a_finished_one_rests(file, tmp_path):
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
     with (out / "depth.csv").open() as table:
         rows = list(csv.DictReader(table))
-    told = {(row["seed"], row["model.layers"], row["category"]) for row in rows}
+    told = {(row["seed"], row["optim.learning_rate"], row["category"]) for row in rows}
     assert len(rows) == len(told) == 3 * 2  # one category, and the mean
     assert len({row["ne_lifted"] for row in rows}) == 3
     assert all(float(row["ne_rigid_lifted"]) > 0.0 for row in rows)
@@ -72,10 +75,11 @@ def test_a_dry_run_prints_commands_that_the_trainer_takes(file, tmp_path):
     lines = done.stdout.splitlines()
     assert len(set(lines)) == 3 and not (tmp_path / "out").exists()
     for line, settings in zip(lines, ((0, 1), (1, 1), (0, 2)), strict=True):
-        seed, layers = settings
+        seed, rate = settings
         assert line.startswith(
             "python -m lfm_jax.main --config=configs/lfm2d.py:debug "
-            f"--config.seed={seed} --config.model.layers={layers} {COMMON} --workdir="
+            f"--config.seed={seed} --config.optim.learning_rate={rate} {COMMON} "
+            "--workdir="
         )
 
 
