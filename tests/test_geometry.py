@@ -212,6 +212,7 @@ class TestPose:
     def test_finds_the_optimum_that_slow_search_finds(self, thickness):
         shape, mask = cloud(frames=8), random_mask(frames=8)
         shape = shape * np.array([1.0, 1.0, thickness], np.float32)
+        shape = turn(random_rotations(2, (8,)), shape)  # its axes are not the frame's
         noise = 0.2 * np.random.default_rng(1).normal(size=(8, POINTS, 2))
         image = (project(random_rotations(1, (8,)), shape) + noise).astype(np.float32)
         found = image_error(fit_pose(shape, image, mask), shape, image, mask)
@@ -229,6 +230,13 @@ class TestPose:
                 for s in starts
             )
             assert found[f] <= best * 1.01 + 1e-5
+
+    def test_a_plane_needs_no_refinement_however_it_lies(self):
+        flat = cloud() * np.array([1.0, 0.2, 0.0], np.float32)
+        shape = turn(random_rotations(3), flat)
+        image = project(random_rotations(4), shape).astype(np.float32)
+        found = fit_pose(shape, image, EVERY, refinements=0)
+        assert (image_error(found, shape, image, EVERY) < 1e-6).all()
 
     def test_units_play_no_part(self):
         shape, mask = cloud(), random_mask()

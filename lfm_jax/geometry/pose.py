@@ -112,11 +112,11 @@ def planar_poses(
     identity = numerics.scaled_identity(trace, 3)
     normal = numerics.largest_eigenvector(identity - gram)
     # the normal is made a main axis too: a plane's moments are singular without it
-    filled = gram + identity * (normal[..., :, None] * normal[..., None, :])
+    along = normal[..., :, None] * normal[..., None, :]
+    filled = gram + trace[..., None, None] * along
     ridge = numerics.scaled_identity(RIDGE * trace + numerics.TINY, 3)
     camera = jnp.swapaxes(numerics.solve3(filled + ridge, cross), -1, -2)
-    along = einsum("...ai,...i->...a", camera, normal)
-    camera = camera - along[..., None] * normal[..., None, :]
+    camera = camera - einsum("...ai,...ij->...aj", camera, along)
     m1, m2 = camera[..., 0, :], camera[..., 1, :]
     real = jnp.sum(m2 * m2 - m1 * m1, axis=-1)
     root = jnp.sqrt(jax.lax.complex(real, -2.0 * jnp.sum(m1 * m2, axis=-1)))
