@@ -16,10 +16,7 @@ import numpy as np
 from lfm_jax import models, tasks
 from lfm_jax.config import DataConfig, ModelConfig, ObjectiveConfig
 from lfm_jax.data.dataset import open_dataset
-from lfm_jax.geometry.pose import apply_pose, fit_pose
-from lfm_jax.geometry.rotations import random_rotation
-from lfm_jax.losses import centred_mean_squared
-from lfm_jax.numerics import centre, einsum, rms_radius
+from lfm_jax.numerics import einsum
 
 CATEGORY, FRAMES = "human_h36m17", 256
 STRETCHES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -109,29 +106,15 @@ def line_lifter(stretch: float):
     return apply
 
 
-def unit_norm_view(apply, observation, key):
-    """L_view with both shapes scaled to radius 1 before they are compared."""
-    shape = centre(apply(None, observation), observation.observed)
-    rotation = random_rotation(key, shape.shape[:1])
-    turned = einsum("bij,bnj->bni", rotation, shape)
-    seen = dataclasses.replace(observation, points2d=turned[..., :2])
-    again, _, _ = tasks.normalise(seen)
-    canonical = apply(None, again)
-    posed = apply_pose(fit_pose(canonical, again.points2d, again.observed), canonical)
-    unit = lambda points: points / rms_radius(points, again.observed)[:, None, None]
-    return centred_mean_squared(unit(posed), unit(turned), again.observed)
-
-
 def stretch_table(observation) -> None:
     """The objective's terms for the flat lift and for lifts that stretch depth."""
     task = tasks.lfm2d_task(ObjectiveConfig(hide=0.0))
-    print("| lift | L_2d | L_view | L_view, unit norm |\n|---|---|---|---|")
+    print("| lift | L_2d | L_view |\n|---|---|---|")
     for stretch in (0.0, *STRETCHES):
         apply, key = line_lifter(stretch), jax.random.key(2)
         terms = task.loss(apply, None, observation, None, key)
-        unit = unit_norm_view(apply, observation, key)
         name = f"line, stretch {stretch:g}" if stretch else "flat"
-        cells = (terms["loss_2d"], terms["loss_view"], unit)
+        cells = (terms["loss_2d"], terms["loss_view"])
         print(f"| {name} | " + " | ".join(f"{jnp.mean(c):.3g}" for c in cells) + " |")
 
 
