@@ -32,10 +32,8 @@ from ml_collections import config_flags
 
 from lfm_jax import sharding, tasks
 from lfm_jax.config import from_config_dict
-from lfm_jax.geometry.deformable import deform, fit_low_rank
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.train import loop
-from lfm_jax.train.start import FILENAME, read_factorized
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/train_step", "Keeps the factorization.")
@@ -90,31 +88,21 @@ def products(rows: int, length: int, width: int, heads: int):
     return lambda: all_products(left, query), flops
 
 
-def pose_work(start, observation):
+def pose_work(begin, observation):
     """The geometry of one forward pass: the start's fits and the final pose."""
-    shapes = jnp.asarray(start.shapes)[observation.category]
-    noise = jnp.asarray(start.noise)[observation.category]
-    count = observation.points2d.shape[-2]
-    shapes, noise = shapes[..., :count, :], noise[..., :count]
 
     @jax.jit
-    def work(shapes, noise, points, mask):
-        each = lambda x: jnp.broadcast_to(
-            x[:, None], (len(x), noise.shape[1], *x.shape[1:])
-        )
-        codes, poses = fit_low_rank(shapes, noise, each(points), each(mask))
-        posed = apply_pose(poses, deform(shapes, codes))
-        shape = jnp.mean(posed, axis=1)
-        return apply_pose(fit_pose(shape, points, mask), shape)
+    def work(normal):
+        shape = begin(normal)
+        return apply_pose(fit_pose(shape, normal.points2d, normal.observed), shape)
 
     normal = tasks.normalise(observation)[0]
-    return lambda: work(shapes, noise, normal.points2d, normal.observed)
+    return lambda: work(normal)
 
 
 def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
     """Times the step of a config and its parts; the keys of the JSON line."""
     built = loop.build(config, workdir)
-    start = read_factorized(workdir / FILENAME).start
     batches = iter(built.batches)
     records, packing = batch = sharding.put_batch(next(batches), built.mesh)
     supervised = config.objective.supervised
@@ -148,7 +136,7 @@ def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
             "step": lambda: advance(batch),
             "forward": lambda: forward(params, records, packing),
             "gradient": lambda: gradient(params, records, packing),
-            "pose": pose_work(start, seen),
+            "pose": pose_work(built.model.begin, seen),
             "products": alone,
             "square": lambda: multiply(square, square),
         },

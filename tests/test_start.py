@@ -63,7 +63,7 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made):
         )
         depth = np.asarray(apply_pose(pose, deform(shapes, codes)))[..., 2]
         depths.append((depth - depth.mean(1, keepdims=True)).ravel())
-    assert np.corrcoef(depths)[0].min() > 0.5  # of the other sign it is below -0.5
+    assert np.corrcoef(depths)[0].min() > 0.8  # of the other sign it is negative
 
 
 def test_it_is_made_once_and_read_back(made, folder, monkeypatch):

@@ -8,7 +8,8 @@ motion with hierarchical priors", 2008, with one noise per keypoint), and what t
 does not support stays at zero. What is left to find is the pose, by damped Gauss-Newton
 steps that know how the deformation will follow: variable projection (Golub & Pereyra,
 "The differentiation of pseudo-inverses and nonlinear least squares problems whose
-variables separate", 1973). Four of them reach what forty turns of alternation reach.
+variables separate", 1973). Alternation needs dozens of turns for what three of them
+reach.
 
 Mean and bases are stacked as `shapes` [m n 3], m = k + 1, the mean first, with weights
 (1, z). The camera is M = s P R with P the first two rows of the identity. Points weigh
@@ -28,13 +29,13 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
-from lfm_jax.geometry.pose import ScalePrior, affine_poses, pose_from_moments
+from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-RIGID_STEPS = 2  # of the mean shape's pose
-STEPS = 4  # of the deforming shape's
-DAMPING = 0.1  # of the first step, relative to the Gauss-Newton matrix
+RIGID_STEPS = 1  # of the mean shape's pose
+STEPS = 3  # of the deforming shape's
+DAMPING = 0.03  # of the first step, relative to the Gauss-Newton matrix
 
 
 @jax.tree_util.register_dataclass
@@ -65,18 +66,23 @@ def moments(
     weight: Float[ArrayLike, "*b n"],
 ) -> Moments:
     """Moments of stacked shapes and image points; points of weight 0 play no part."""
+    stacked, count = shapes.shape[-3], shapes.shape[-2]
     points2d = numerics.keep(points2d, weight > 0.0)
     total = jnp.maximum(jnp.sum(weight, axis=-1), numerics.TINY)[..., None]
     image_mean = einsum("...n,...na->...a", weight, points2d) / total
-    shape_means = einsum("...n,...kni->...ki", weight, shapes) / total[..., None]
-    image = (points2d - image_mean[..., None, :]) * weight[..., None]
-    centred = shapes - shape_means[..., None, :]
-    weighted = centred * weight[..., None, :, None]
-    second = einsum("...kni,...lnj->...ijkl", weighted, centred)
+    image = jnp.swapaxes(points2d - image_mean[..., None, :], -1, -2)
+    # all in one product of flat matrices
+    flat = jnp.swapaxes(shapes, -1, -2).reshape(*weight.shape[:-1], -1, count)
+    right = jnp.concatenate([flat, image, jnp.ones_like(image[..., :1, :])], axis=-2)
+    product = einsum("...pn,...qn->...pq", flat * weight[..., None, :], right)
+    means = product[..., -1] / total
+    second = product[..., :-3] - product[..., :, None, -1] * means[..., None, :]
+    second = second.reshape(*second.shape[:-2], stacked, 3, stacked, 3)
+    second = jnp.moveaxis(second, (-3, -1), (-4, -3))
     return Moments(
         second.reshape(*second.shape[:-4], 9, -1),
-        einsum("...kni,...na->...kia", centred, image),
-        shape_means,
+        product[..., -3:-1].reshape(*second.shape[:-4], stacked, 3, 2),
+        means.reshape(*second.shape[:-4], stacked, 3),
         image_mean,
     )
 
@@ -119,8 +125,8 @@ def fit_low_rank(
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose.
 
-    Two starts are tried, the pose of the mean shape and the one that explains its
-    mirror image in depth best; the more probable result is kept.
+    The two tilts of the mean shape's main plane are both refined, and the more probable
+    result is kept.
 
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
@@ -148,7 +154,7 @@ def fit_low_rank(
         step = lambda _, carry: improve(moment, prior, *carry)
         return jax.lax.fori_loop(0, steps, step, (found, damping))[0]
 
-    both = jax.vmap(run)(affine_poses(gram, cross, prior))
+    both = jax.vmap(run)(planar_poses(gram, cross))
     second = both.surprise[1] < both.surprise[0]
     best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
     middle = moment.shape_means[..., 0, :] + einsum(
@@ -236,8 +242,9 @@ def _normal_equations(moment, prior, now):
 
     one = jnp.ones((*batch, 1), now.coefficients.dtype)
     weight = jnp.concatenate([one, now.coefficients], axis=-1)
+    # [3 i + j, l] is sum_k w_k T[k, i, l, j]
     by_shape = moment.shapes.reshape(*batch, 9, stacked, stacked)
-    by_shape = einsum("...pkl,...l->...pk", by_shape, weight)
+    by_shape = _product(weight[..., None, None, :], by_shape)[..., 0, :]
     gram = einsum("...pk,...k->...p", by_shape, weight).reshape(*batch, 3, 3)
     cross = einsum("...k,...kia->...ai", weight, moment.cross)
 
@@ -246,15 +253,22 @@ def _normal_equations(moment, prior, now):
     pull = prior.weight * now.scale
     gradient = gradient.at[..., 3].add(pull * (now.scale - prior.scale))
     turned = einsum("...pai,...ij->...paj", turns, gram)
-    # as a fused sum: a product of so small matrices costs more than its arithmetic
     pairs = turned[..., :, None, :, :] * turns[..., None, :, :, :]
     alone = jnp.sum(pairs, axis=(-2, -1))
     alone = alone.at[..., 3, 3].add(pull * now.scale)
-    outer = einsum("...ai,...paj->...pij", camera, turns).reshape(*batch, 4, 9)
-    mixed = einsum("...qp,...pk->...qk", outer, by_shape[..., 1:])
-    followed = einsum("...qk,...kl->...ql", mixed, now.covariance)
-    followed = einsum("...pk,...qk->...pq", followed, mixed)
+    outer = einsum("...aj,...pai->...pij", camera, turns).reshape(*batch, 4, 9)
+    mixed = _product(outer, by_shape[..., 1:])
+    followed = _product(mixed, now.covariance)
+    followed = _product(followed, jnp.swapaxes(mixed, -1, -2))
     return gradient, alone, followed
+
+
+def _product(left, right):
+    """Of matrices so small that a fused sum is faster than a batched product."""
+    batch = jnp.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    zero = jnp.zeros((*batch, left.shape[-2], right.shape[-1]), left.dtype)
+    columns = range(left.shape[-1])
+    return sum((left[..., q, None] * right[..., None, q, :] for q in columns), zero)
 
 
 def _where(condition, one, other):

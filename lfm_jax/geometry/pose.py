@@ -28,8 +28,7 @@ from lfm_jax.geometry import rotations
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
-# relative; keep collinear, and planar shapes solvable
-RIDGE, FLAT_RIDGE = 1e-6, 1e-4
+RIDGE = 1e-6  # relative; keeps collinear shapes solvable
 ROUNDING = 5e-7  # relative; what a moment can be told by in single precision
 DAMPING = 1e-3  # of the first step, relative to the Gauss-Newton matrix
 
@@ -47,11 +46,13 @@ def apply_pose(
     pose: Pose, shape: Float[ArrayLike, "*b n 3"]
 ) -> Float[ArrayLike, "*b n 3"]:
     """Puts a canonical shape into the camera frame: image xy and depth."""
-    turned = einsum("...ij,...nj->...ni", pose.rotation, shape)
+    # one fused sum: products of so small matrices cost twice as much
+    camera = pose.scale[..., None, None] * pose.rotation
+    turned = sum(shape[..., j, None] * camera[..., None, :, j] for j in range(3))
     shift = jnp.concatenate(
         [pose.translation, jnp.zeros_like(pose.translation[..., :1])], axis=-1
     )
-    return pose.scale[..., None, None] * turned + shift[..., None, :]
+    return turned + shift[..., None, :]
 
 
 def fit_pose(
@@ -59,7 +60,7 @@ def fit_pose(
     points2d: Float[ArrayLike, "*b n 2"],
     mask: Bool[ArrayLike, "*b n"],
     *,
-    refinements: int = 8,
+    refinements: int = 16,
 ) -> Pose:
     """The pose that best explains 2D points by a shape, over masked points.
 
@@ -123,28 +124,6 @@ def planar_poses(
     tilt = jnp.stack([jnp.real(root), jnp.imag(root)], axis=-1)[..., None]
     tilt = tilt * normal[..., None, :]
     return jnp.stack([_orthonormal(camera + tilt), _orthonormal(camera - tilt)])
-
-
-def affine_poses(
-    gram: Float[ArrayLike, "*b 3 3"],
-    cross: Float[ArrayLike, "*b 3 2"],
-    prior: ScalePrior,
-) -> Float[ArrayLike, "2 *b 3 3"]:
-    """The pose nearest to the unconstrained camera, and the one that mirrors its depth.
-
-    Least squares for the 2x3 camera, then the nearest rotation, refined; and the
-    rotation under which the shape is nearest to the mirror image of that.
-    """
-    unitless, images, _, _ = _unitless(gram, cross)
-    trace = jnp.trace(unitless, axis1=-2, axis2=-1)
-    ridge = numerics.scaled_identity(FLAT_RIDGE * trace + numerics.TINY, 3)
-    camera = numerics.solve3(unitless + ridge, images)
-    padded = jnp.concatenate([camera, jnp.zeros_like(camera[..., :1])], axis=-1)
-    rotation = rotations.nearest_rotation(jnp.swapaxes(padded, -1, -2))
-    _, rotation = pose_from_moments(gram, cross, rotation, 5, prior)
-    mirror = jnp.array([1.0, 1.0, -1.0], gram.dtype)
-    mirrored = einsum("i,...ij,...jk->...ik", mirror, rotation, unitless)
-    return jnp.stack([rotation, rotations.nearest_rotation(mirrored)])
 
 
 def _orthonormal(camera):

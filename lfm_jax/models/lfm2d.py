@@ -58,6 +58,14 @@ class Start:
     noise: Float[np.ndarray, "c j n"]
 
 
+def _by_bases(
+    shapes: Float[np.ndarray, "c j m n 3"],
+) -> list[tuple[int, list[int]]]:
+    """Numbers of bases, and the models that have so many: a fit costs their square."""
+    used = np.any(shapes[:, :, 1:], axis=(0, 3, 4)).sum(1)
+    return [(int(k), np.flatnonzero(used == k).tolist()) for k in np.unique(used)]
+
+
 class LFM2D(nn.Module):
     """The network; see the module's header.
 
@@ -153,15 +161,21 @@ class LFM2D(nn.Module):
     def _consult(self, points, observed, category):
         """The models' mean in the camera, their disagreement, the pose of the first."""
         count = points.shape[-2]
-        shapes = jnp.asarray(self.start.shapes)[category, :, :, :count]
-        noise = jnp.asarray(self.start.noise)[category, :, :count]
-        each = lambda x: jnp.broadcast_to(
-            x[:, None], (len(x), noise.shape[1], *x.shape[1:])
-        )
-        codes, poses = fit_low_rank(shapes, noise, each(points), each(observed))
-        posed = apply_pose(poses, deform(shapes, codes))
+        order, posed, poses = [], [], []
+        for used, members in _by_bases(self.start.shapes):
+            shapes = jnp.asarray(self.start.shapes[:, members, : used + 1])
+            shapes = shapes[category, ..., :count, :]
+            noise = jnp.asarray(self.start.noise[:, members])[category, :, :count]
+            each = lambda x, noise=noise: jnp.broadcast_to(
+                x[:, None], (*noise.shape[:2], *x.shape[1:])
+            )
+            codes, pose = fit_low_rank(shapes, noise, each(points), each(observed))
+            posed.append(apply_pose(pose, deform(shapes, codes)))
+            order, poses = [*order, *members], [*poses, pose]
+        posed = jnp.concatenate(posed, axis=1)
         mean, unsure = jnp.mean(posed, axis=1), jnp.std(posed[..., 2:], axis=1)
-        first = jax.tree.map(lambda leaf: leaf[:, 0], poses)
+        poses = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *poses)
+        first = jax.tree.map(lambda leaf: leaf[:, order.index(0)], poses)
         return jax.lax.stop_gradient((mean, unsure, first))
 
     def _token_features(self, features, observed, present):
