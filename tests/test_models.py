@@ -266,6 +266,18 @@ class TestStart:
         image, points = np.asarray(posed[..., :2]), np.asarray(seen.points2d)
         np.testing.assert_allclose(image[there], points[there], atol=0.1)
 
+    def test_it_begins_at_the_mean_of_models_with_more_and_fewer_bases(self):
+        """Whatever their order, and whichever bases are zero."""
+        both = start(bases=2, members=2)
+        both.shapes[:, 0, 1] = both.shapes[:, 1, 2] = 0.0
+        seen, posed = images([2, 2, 0], members=2), []
+        swapped = both.shapes[:, :, [0, 2, 1]]
+        for members, shapes in (([0], swapped), ([1], swapped), ([0, 1], both.shapes)):
+            begin = models.Start(shapes[:, members], both.noise[:, members])
+            begin = models.build(SMALL, SKELETONS, begin).begin
+            posed.append(np.asarray(jax.jit(begin)(seen)))
+        np.testing.assert_allclose(posed[2], (posed[0] + posed[1]) / 2, atol=1e-5)
+
     def test_prediction_is_invariant_to_in_plane_rotation(self):
         model, params = build(begin=start())
         seen = observation()

@@ -62,7 +62,8 @@ def _by_bases(
     shapes: Float[np.ndarray, "c j m n 3"],
 ) -> list[tuple[int, list[int]]]:
     """Numbers of bases, and the models that have so many: a fit costs their square."""
-    used = np.any(shapes[:, :, 1:], axis=(0, 3, 4)).sum(1)
+    used = np.any(shapes[:, :, 1:], axis=(0, 3, 4)) * np.arange(1, shapes.shape[2])
+    used = used.max(axis=1, initial=0)
     return [(int(k), np.flatnonzero(used == k).tolist()) for k in np.unique(used)]
 
 
