@@ -44,6 +44,10 @@ FINALISTS = 3  # starts of either kind that are finished
 NEAR = 1.05  # whose error is below this times the best start's is as good
 CHOSEN = 2  # starts that provide models
 ITERATIONS = 30
+# Rounds are slow where coefficients are uncertain. Those of the finish begin ahead by
+# this share of the last change: thirty do what a hundred would. In the search it would
+# let stiff shapes of few points deform too much.
+MOMENTUM = 0.8
 # share of points hidden to judge a model by, and frames, of each part at most
 HIDDEN, JUDGED = 0.25, 256
 
@@ -227,7 +231,7 @@ def _search(keys, frames: Frames, active, shared, bases) -> LowRank:
 
 @jax.jit
 def _fit(frames, model, shared, iterations) -> LowRank:
-    return iterate(frames, model, shared, iterations)
+    return iterate(frames, model, shared, iterations, MOMENTUM)
 
 
 def pose_riddle(

@@ -34,9 +34,6 @@ NOISE_FLOOR = 1e-3  # variance; keypoints are good to 3 % of the object, not bet
 SPREAD_FLOOR = 0.03  # nor does any object keep its size better than this
 # A keypoint's noise is that of all keypoints until it was seen about this often.
 SHARED_SIGHTINGS = 10.0
-# Expectation maximisation is slow where coefficients are uncertain. Each round begins
-# ahead, by this share of the last change: thirty rounds do what a hundred would.
-MOMENTUM = 0.8
 FEWEST = 256  # frames are padded to this, doubled as needed: few compilations
 
 
@@ -107,14 +104,19 @@ def random_model(key, frames: Frames) -> LowRank:
     return LowRank(shapes, jnp.ones(width), jnp.float32(1.0), jnp.float32(1.0))
 
 
-def iterate(frames: Frames, model: LowRank, shared, iterations) -> LowRank:
-    """Expectation maximisation; without bases, alternation of pose and shape."""
+def iterate(
+    frames: Frames, model: LowRank, shared, iterations, momentum=0.0
+) -> LowRank:
+    """Expectation maximisation; without bases, alternation of pose and shape.
+
+    Each round begins ahead by `momentum` times the last change of the shapes.
+    """
     shared = jnp.asarray(shared) | (len(model.shapes) == 1)
     _, pose = _explain(frames, model)
 
     def step(_, carry):
         model, last, scale, rotation, damping = carry
-        ahead = model.shapes + MOMENTUM * (model.shapes - last)
+        ahead = model.shapes + momentum * (model.shapes - last)
         last, model = model.shapes, dataclasses.replace(model, shapes=ahead)
         moment, prior = _moments(frames, model), _prior(frames, model)
         found = explain(moment, prior, scale, rotation)
