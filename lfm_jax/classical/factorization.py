@@ -45,8 +45,8 @@ NEAR = 1.05  # whose error is below this times the best start's is as good
 CHOSEN = 2  # starts that provide models
 ITERATIONS = 30
 # Rounds are slow where coefficients are uncertain. Those of the finish begin ahead by
-# this share of the last change: thirty do what a hundred would. In the search it would
-# let stiff shapes of few points deform too much.
+# this share of the last change: thirty do what a hundred would. In the search it made
+# the zoo's stiff categories worse (docs/results.md).
 MOMENTUM = 0.8
 # share of points hidden to judge a model by, and frames, of each part at most
 HIDDEN, JUDGED = 0.25, 256
