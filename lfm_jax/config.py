@@ -16,6 +16,7 @@ from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
 SHARES = ("objective.hide", "optim.warmup", "optim.average")
+FROM_ZERO = ("seed", "data.view_seed", "model.neighbours")
 POSITIVE = ("optim.learning_rate", "optim.clip", "model.sigma")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring = 4, 200  # split.json has lists of thousands
@@ -57,6 +58,8 @@ class ModelConfig:
         bases: deformation bases of the factorized models that the network starts from,
             comma-separated, with two models for each number; empty for the published
             network, which must find everything itself.
+        neighbours: lengths that stay, of every keypoint, by which the start's depths
+            are corrected.
     """
 
     width: int = 96
@@ -67,6 +70,7 @@ class ModelConfig:
     inject_values: bool = False
     sigma: float = 2.5
     bases: str = "2,5,9"
+    neighbours: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +159,11 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
 
 
 def _check_range(key: str, value: Value) -> None:
-    """Counts are 1 or more, seeds 0 or more, shares below 1, the rest not negative."""
+    """Counts are 1 or more (or 0), shares below 1, the rest not negative."""
     if isinstance(value, (bool, str)):
         return
     least = 0
-    if isinstance(value, int) and "seed" not in key:
+    if isinstance(value, int) and key not in FROM_ZERO:
         least = 1
     most = 1.0 if key in SHARES else math.inf
     if not least <= value < most or (key in POSITIVE and value == 0.0):

@@ -52,7 +52,18 @@ def start(bases=2, members=1):
     shape = len(COUNTS), members, bases + 1, WIDEST, 3
     shapes = random.normal(size=shape).astype(np.float32)
     noise = np.full(shape[:2] + (WIDEST,), 0.05, np.float32)
-    return models.Start(shapes, noise)
+    return models.Start(shapes, noise, **no_lengths(WIDEST))
+
+
+def no_lengths(count):
+    none = np.zeros((len(COUNTS), count, 0), np.float32)
+    doubt = np.ones((len(COUNTS), count), np.float32)
+    return {
+        "doubt": doubt,
+        "neighbour": none.astype(np.int32),
+        "length": none,
+        "spread": none,
+    }
 
 
 def images(categories, members=3):
@@ -273,10 +284,41 @@ class TestStart:
         seen, posed = images([2, 2, 0], members=2), []
         swapped = both.shapes[:, :, [0, 2, 1]]
         for members, shapes in (([0], swapped), ([1], swapped), ([0, 1], both.shapes)):
-            begin = models.Start(shapes[:, members], both.noise[:, members])
+            begin = dataclasses.replace(
+                both, shapes=shapes[:, members], noise=both.noise[:, members]
+            )
             begin = models.build(SMALL, SKELETONS, begin).begin
             posed.append(np.asarray(jax.jit(begin)(seen)))
         np.testing.assert_allclose(posed[2], (posed[0] + posed[1]) / 2, atol=1e-5)
+
+    def test_lengths_correct_the_depths_of_observed_points_alone(self):
+        """Of both ends: what hides one keeps the other where the models have it."""
+        plain, seen = start(), images([2, 2, 0], members=1)
+        body = plain.shapes[2, 0, 0]
+        known = {
+            "neighbour": np.zeros((*plain.noise.shape[::2], 1), np.int32),
+            "length": np.zeros((*plain.noise.shape[::2], 1), np.float32),
+            "spread": np.full((*plain.noise.shape[::2], 1), np.inf, np.float32),
+        }
+        known["neighbour"][2, 1], known["spread"][2, 1] = 4, 0.01
+        known["length"][2, 1] = 1.5 * np.linalg.norm(body[1] - body[4])
+        bound = dataclasses.replace(plain, **known)
+        before, after = (
+            np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(seen))
+            for begin in (plain, bound)
+        )
+        moved = np.any(before != after, axis=-1)
+        assert moved[:2, [1, 4]].all()
+        moved[:2, [1, 4]] = False
+        assert not moved.any()
+        apart = [np.linalg.norm(x[:2, 1] - x[:2, 4], axis=-1) for x in (before, after)]
+        assert np.all(apart[1] > apart[0])
+        hidden = dataclasses.replace(seen, observed=seen.observed.at[:, 4].set(False))
+        before, after = (
+            np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(hidden))
+            for begin in (plain, bound)
+        )
+        np.testing.assert_array_equal(before, after)
 
     def test_prediction_is_invariant_to_in_plane_rotation(self):
         model, params = build(begin=start())

@@ -274,7 +274,10 @@ def folders(tmp_path_factory):
     shapes[:, :, 1] *= 0.1
     shapes[0, ..., 5:, :] = 0
     noise = np.full((2, 1, 20), 0.01, np.float32)
-    start = models.Start(shapes, noise)
+    none = np.zeros((2, 20, 0), np.float32)
+    lengths = {"neighbour": none.astype(np.int32), "length": none, "spread": none}
+    doubt = np.ones((2, 20), np.float32)
+    start = models.Start(shapes, noise, doubt, **lengths)
     model = models.build(config.model, skeletons, start)
     params = jax.jit(model.init)(jax.random.key(0))
     # The head begins at zero.

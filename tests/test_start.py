@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfm_jax.config import ModelConfig
 from lfm_jax.data.dataset import TrainingData
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.deformable import deform, fit_low_rank
@@ -14,6 +15,7 @@ from lfm_jax.train import start
 from lfm_jax.types import Observation, Skeleton
 
 FRAMES, POINTS = 90, 12
+SMALL = ModelConfig(bases="1,2")
 
 
 def observation(seed):
@@ -46,7 +48,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(folder):
-    return start.factorized(training(), HELD_OUT, "1,2", 0, folder)
+    return start.factorized(training(), HELD_OUT, SMALL, 0, folder)
 
 
 def test_all_models_of_a_category_have_one_sign_of_depth(made):
@@ -68,13 +70,19 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made):
 
 def test_it_is_made_once_and_read_back(made, folder, monkeypatch):
     monkeypatch.setattr(start, "_category", None)  # whoever calls it fails
-    again = start.factorized(training(), HELD_OUT, "1,2", 0, folder)
+    again = start.factorized(training(), HELD_OUT, SMALL, 0, folder)
     np.testing.assert_array_equal(again.start.shapes, made.start.shapes)
     np.testing.assert_array_equal(again.rigid, made.rigid)
 
 
 @pytest.mark.parametrize(
-    "other", [{"training": training(3)}, {"bases": "1,3"}, {"seed": 1}]
+    "other",
+    [
+        {"training": training(3)},
+        {"config": ModelConfig(bases="1,3")},
+        {"config": ModelConfig(bases="1,2", neighbours=2)},
+        {"seed": 1},
+    ],
 )
 def test_of_anything_else_it_is_made_again(made, folder, tmp_path, other, monkeypatch):
     """Also what an interrupted run left of the other."""
@@ -82,7 +90,7 @@ def test_of_anything_else_it_is_made_again(made, folder, tmp_path, other, monkey
     (tmp_path / start.FILENAME).write_bytes(kept)
     (tmp_path / "factorization").mkdir()
     (tmp_path / "factorization" / "000.npz").write_bytes(kept)
-    asked = {"training": training(), "bases": "1,2", "seed": 0} | other
+    asked = {"training": training(), "config": SMALL, "seed": 0} | other
 
     class MadeAgain(Exception):
         pass
@@ -107,15 +115,15 @@ def test_what_is_done_survives_an_interruption(tmp_path, monkeypatch):
 
     monkeypatch.setattr(start, "_category", stopped_once)
     with pytest.raises(KeyboardInterrupt):
-        start.factorized(twice, 2 * HELD_OUT, "1,2", 0, tmp_path)
-    both = start.factorized(twice, 2 * HELD_OUT, "1,2", 0, tmp_path).start
+        start.factorized(twice, 2 * HELD_OUT, SMALL, 0, tmp_path)
+    both = start.factorized(twice, 2 * HELD_OUT, SMALL, 0, tmp_path).start
     assert len(asked) == 3
     np.testing.assert_array_equal(both.shapes[0], both.shapes[1])
     assert [path.name for path in tmp_path.iterdir()] == [start.FILENAME]
 
 
 def test_without_bases_there_is_a_yardstick_and_no_start(made, tmp_path):
-    bare = start.factorized(training(), HELD_OUT, "", 0, tmp_path)
+    bare = start.factorized(training(), HELD_OUT, ModelConfig(bases=""), 0, tmp_path)
     assert bare.start is None
     np.testing.assert_array_equal(bare.rigid, made.rigid)
 
@@ -123,7 +131,7 @@ def test_without_bases_there_is_a_yardstick_and_no_start(made, tmp_path):
 @pytest.mark.parametrize("bases", ["2,,5", "two", "3,-1"])
 def test_bases_that_are_no_numbers_are_an_error(bases, tmp_path):
     with pytest.raises(LfmError, match="model.bases"):
-        start.factorized(training(), HELD_OUT, bases, 0, tmp_path)
+        start.factorized(training(), HELD_OUT, ModelConfig(bases=bases), 0, tmp_path)
 
 
 def test_a_damaged_file_is_an_error_that_says_what_to_do(made, folder, tmp_path):

@@ -12,7 +12,8 @@ from lfm_jax.config import ModelConfig
 from lfm_jax.errors import LfmError
 from lfm_jax.models.attention import INJECTION
 from lfm_jax.models.encodings import correspondence
-from lfm_jax.models.lfm2d import LFM2D, Start
+from lfm_jax.models.lfm2d import LFM2D
+from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
 __all__ = ["Model", "Start", "build"]

@@ -4,15 +4,13 @@
     L blocks with Phi in queries and keys
     Y  = Y0 + head(z)
 
-Y0 is the *start*: every category has several low-rank models, factorized from 2D alone
-(`classical.factorization`). Given an observation, each of them has a most probable pose
-and deformation in closed form (`geometry.deformable`); Y0 is their mean in the
-camera, turned back by the pose of the first. That pose also turns the observation into
-the category's canonical frame. The network reads each point there (its lifted position,
-its image residual, how far the models disagree on its depth, the viewing direction) and
-adds a deviation; the head begins at zero, so training begins at the factorization.
-Reading and writing in the canonical frame makes the prediction invariant to in-plane
-rotation of the input.
+Y0 is the *start* (`models.start`): what several low-rank models, factorized from 2D
+alone, make of the observation, turned back by the pose of the first. That pose also
+turns the observation into the category's canonical frame. The network reads each point
+there (its lifted position, its image residual, how far the models disagree on its
+depth, the viewing direction) and adds a deviation; the head begins at zero, so training
+begins at the factorization. Reading and writing in the canonical frame makes the
+prediction invariant to in-plane rotation of the input.
 
 Without a start (`start=None`) Y0 is zero and the canonical frame is the camera's: the
 published network, which must find everything itself.
@@ -20,16 +18,11 @@ published network, which must find everything itself.
 Input is normalised: centred, RMS radius 1 over observed points.
 """
 
-import dataclasses
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lfm_jax.geometry.deformable import deform, fit_low_rank
-from lfm_jax.geometry.pose import apply_pose
 from lfm_jax.models.attention import (
     Block,
     attention_mask,
@@ -38,33 +31,11 @@ from lfm_jax.models.attention import (
     to_rows,
 )
 from lfm_jax.models.encodings import token_encoding
+from lfm_jax.models.start import Start, begin
 from lfm_jax.numerics import einsum, keep, masked_mean
 from lfm_jax.types import Observation, Packing
 
 DEVIATIONS = 5.0  # standard deviations of the image noise in a unit output
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Factorized models of every category, keypoints padded to the longest.
-
-    Attributes:
-        shapes: mean and bases of j models per category, all in the same of the two
-            depth signs; zero where a model has fewer bases.
-        noise: variance of an image coordinate, for 2D of RMS radius 1.
-    """
-
-    shapes: Float[np.ndarray, "c j m n 3"]
-    noise: Float[np.ndarray, "c j n"]
-
-
-def _by_bases(
-    shapes: Float[np.ndarray, "c j m n 3"],
-) -> list[tuple[int, list[int]]]:
-    """Numbers of bases, and the models that have so many: a fit costs their square."""
-    used = np.any(shapes[:, :, 1:], axis=(0, 3, 4)) * np.arange(1, shapes.shape[2])
-    used = used.max(axis=1, initial=0)
-    return [(int(k), np.flatnonzero(used == k).tolist()) for k in np.unique(used)]
 
 
 class LFM2D(nn.Module):
@@ -123,8 +94,8 @@ class LFM2D(nn.Module):
         """The start in the camera frame of the observation, centred like it."""
         points = keep(jnp.asarray(observation.points2d), observation.observed)
         present = jnp.asarray(self.present)[observation.category, : points.shape[-2]]
-        posed = self._consult(points, observation.observed, observation.category)[0]
-        return keep(posed, present)
+        shown = points, observation.observed, observation.category
+        return keep(begin(self.start, *shown)[0], present)
 
     def _phi(self):
         if self.learned:
@@ -148,7 +119,7 @@ class LFM2D(nn.Module):
         if self.start is None:
             flat = jnp.concatenate([points, zero], axis=-1)
             return jnp.zeros_like(flat), flat
-        mean, unsure, pose = self._consult(points, observed, category)
+        mean, unsure, pose = begin(self.start, points, observed, category)
         scale = jnp.maximum(pose.scale, 1e-3)[..., None, None]
         shift = jnp.pad(pose.translation, ((0, 0), (0, 1)))
         back = lambda v: einsum("...ji,...nj->...ni", pose.rotation, v) / scale
@@ -158,26 +129,6 @@ class LFM2D(nn.Module):
         view = jnp.broadcast_to(pose.rotation[..., None, 2, :], shape.shape)
         features = [shape + residual, 10.0 * residual, 10.0 * unsure / scale, view]
         return shape, jnp.concatenate(features, axis=-1)
-
-    def _consult(self, points, observed, category):
-        """The models' mean in the camera, their disagreement, the pose of the first."""
-        count = points.shape[-2]
-        order, posed, poses = [], [], []
-        for used, members in _by_bases(self.start.shapes):
-            shapes = jnp.asarray(self.start.shapes[:, members, : used + 1])
-            shapes = shapes[category, ..., :count, :]
-            noise = jnp.asarray(self.start.noise[:, members])[category, :, :count]
-            each = lambda x, noise=noise: jnp.broadcast_to(
-                x[:, None], (*noise.shape[:2], *x.shape[1:])
-            )
-            codes, pose = fit_low_rank(shapes, noise, each(points), each(observed))
-            posed.append(apply_pose(pose, deform(shapes, codes)))
-            order, poses = [*order, *members], [*poses, pose]
-        posed = jnp.concatenate(posed, axis=1)
-        mean, unsure = jnp.mean(posed, axis=1), jnp.std(posed[..., 2:], axis=1)
-        poses = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *poses)
-        first = jax.tree.map(lambda leaf: leaf[:, order.index(0)], poses)
-        return jax.lax.stop_gradient((mean, unsure, first))
 
     def _token_features(self, features, observed, present):
         seen = (observed & present)[..., None].astype(features.dtype)

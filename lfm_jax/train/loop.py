@@ -138,8 +138,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         truth=dataset.evaluation.train if config.objective.supervised else None,
     )
     held_out = [part.observation for part in dataset.evaluation.validation]
-    bases = config.model.bases
-    factors = factorized(training, held_out, bases, config.seed, workdir)
+    factors = factorized(training, held_out, config.model, config.seed, workdir)
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()

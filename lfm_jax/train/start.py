@@ -3,7 +3,7 @@
 Every category gets low-rank models for every number of bases in `model.bases`, from two
 random starts, which are chosen by hidden points of training and validation frames, 2D
 alone. The models explain the same images with different depths, and the mean of their
-depths is better than any one of them.
+depths is better than any one of them. Lengths that stay are measured in that mean.
 
 Factorization takes seconds for a category, so each is kept in the work directory as
 soon as it is done; a resumed run reads the very same numbers. What is kept says what it
@@ -18,17 +18,24 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from lfm_jax.classical.factorization import factorize, factorize_rigid
+from lfm_jax.classical.lengths import steady_lengths
+from lfm_jax.classical.low_rank import NOISE_FLOOR, prepare
+from lfm_jax.config import ModelConfig
 from lfm_jax.data.dataset import TrainingData, fingerprint
 from lfm_jax.errors import LfmError
-from lfm_jax.models import Start
+from lfm_jax.models.start import Start, consult
 from lfm_jax.types import Observation
 from lfm_jax.workdir import replacing
 
 FILENAME = "factorization.npz"
+FRAMES = 400  # training frames in which lengths are measured
+LEAST = 1e-5  # variance of a depth
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
 
 # What NumPy raises on a file that is missing or not what it was.
@@ -61,7 +68,7 @@ class Factorized:
 def factorized(
     training: TrainingData,
     held_out: Sequence[Observation],
-    bases: str,
+    config: ModelConfig,
     seed: int,
     workdir: pathlib.Path,
 ) -> Factorized:
@@ -70,19 +77,24 @@ def factorized(
     Args:
         training: the 2D to explain.
         held_out: other 2D of each category, by which starts are chosen.
-        bases: comma-separated numbers of bases, two models for each; none, no start.
+        config: its numbers of bases (none, no start) and of neighbours.
         seed: of the random starts.
         workdir: where it is kept.
 
     Raises:
-        LfmError: `bases` is no list of numbers.
+        LfmError: `config.bases` is no list of numbers.
     """
-    numbers = _numbers(bases)
-    source = f"{fingerprint(training)}, bases {bases or 'none'}, seed {seed}"
+    numbers, neighbours = _numbers(config.bases), config.neighbours
+    source = (
+        f"{fingerprint(training)}, bases {config.bases or 'none'}, "
+        f"neighbours {neighbours}, seed {seed}"
+    )
     path, parts = workdir / FILENAME, workdir / "factorization"
     if _kept(path, source) is None:
         parts.mkdir(exist_ok=True)
-        arrays = _factorize(training, held_out, numbers, seed, parts, source)
+        arrays = _factorize(
+            training, held_out, numbers, neighbours, seed, parts, source
+        )
         _write(path, arrays, source)
         shutil.rmtree(parts)
     return read_factorized(path)
@@ -122,6 +134,7 @@ def _factorize(
     training: TrainingData,
     held_out: Sequence[Observation],
     bases: tuple[int, ...],
+    neighbours: int,
     seed: int,
     parts: pathlib.Path,
     source: str,
@@ -134,14 +147,14 @@ def _factorize(
         row = _kept(path, source)
         if row is None:
             seen = training.observations[index]
-            row = _category(seen, held_out[index], bases, seed, width)
+            row = _category(seen, held_out[index], bases, neighbours, seed, width)
             _write(path, row, source)
         rows.append(row)
         _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), count)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _category(seen, held_out, bases, seed, width):
+def _category(seen, held_out, bases, neighbours, seed, width):
     padded = NARROWEST
     while padded < seen.annotated.shape[1]:
         padded *= 2
@@ -153,21 +166,41 @@ def _category(seen, held_out, bases, seed, width):
     if not bases:
         return found
     models = factorize(*frames, others, bases, width=padded, seed=seed)
+    most = max(bases) + 1
+    shapes = np.stack([_pad(_pad(m.shapes, padded, axis=1), most) for m in models])
+    noise = np.stack([_pad(m.noise, padded, value=1.0) for m in models])
+    few, _ = prepare(*frames, FRAMES, padded, fewest=FRAMES)
+    lifted = np.asarray(_lifted(shapes, noise, few.tracks, few.mask))
+    lengths = steady_lengths(lifted, np.asarray(few.mask), neighbours)
+    # what the models leave unexplained, beyond what keypoints are good to
+    excess = np.mean(noise, axis=0) - NOISE_FLOOR
     return found | {
-        "shapes": np.stack(
-            [
-                _pad(_pad(model.shapes, width, axis=1), max(bases) + 1)
-                for model in models
-            ]
-        ),
-        "noise": np.stack([_pad(model.noise, width, value=1.0) for model in models]),
+        "shapes": _pad(shapes, width, axis=2),
+        "noise": _pad(noise, width, axis=1, value=1.0),
+        "doubt": _pad(2.0 * np.sqrt(np.maximum(excess, LEAST)), width, value=1.0),
+        "neighbour": _pad(lengths.neighbour, width),
+        "length": _pad(lengths.length, width, value=1.0),
+        "spread": _pad(lengths.spread, width, value=np.inf),
     }
+
+
+@jax.jit
+def _lifted(shapes, noise, points2d, observed):
+    """Frames as the models lift them, in the scale of the canonical shapes."""
+    groups = [(shapes.shape[1] - 1, range(len(shapes)))]  # whatever they have: one
+    category = jnp.zeros(len(points2d), jnp.int32)
+    mean, _, pose = consult(
+        shapes[None], noise[None], points2d, observed, category, groups
+    )
+    lifted = jnp.concatenate([points2d, mean[..., 2:]], axis=-1)
+    return lifted / jnp.maximum(pose.scale, 1e-3)[:, None, None]
 
 
 def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
     widths = [(0, 0)] * values.ndim
     widths[axis] = (0, size - values.shape[axis])
-    return np.pad(values, widths, constant_values=value).astype(np.float32)
+    padded = np.pad(values, widths, constant_values=value)
+    return padded.astype(np.int32 if padded.dtype.kind == "i" else np.float32)
 
 
 def _kept(path: pathlib.Path, source: str) -> dict[str, np.ndarray] | None:
