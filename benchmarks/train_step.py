@@ -89,7 +89,7 @@ def products(rows: int, length: int, width: int, heads: int):
 
 
 def pose_work(begin, observation):
-    """The geometry of one forward pass: the start's fits and the final pose."""
+    """The geometry of one forward pass: the start and the final pose."""
 
     @jax.jit
     def work(normal):

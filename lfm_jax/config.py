@@ -59,7 +59,7 @@ class ModelConfig:
             comma-separated, with two models for each number; empty for the published
             network, which must find everything itself.
         neighbours: lengths that stay, of every keypoint, by which the start's depths
-            are corrected.
+            are corrected; 0 leaves them as they are.
     """
 
     width: int = 96
@@ -159,7 +159,7 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
 
 
 def _check_range(key: str, value: Value) -> None:
-    """Counts are 1 or more (or 0), shares below 1, the rest not negative."""
+    """Counts are 1 or more but for `FROM_ZERO`, shares below 1, none is negative."""
     if isinstance(value, (bool, str)):
         return
     least = 0

@@ -85,7 +85,13 @@ def test_counts_are_positive(key, value):
 @pytest.mark.parametrize(
     "setting",
     [
-        *("seed=-1", "data.view_seed=-1", "optim.warmup=1.0", "objective.hide=1.5"),
+        *(
+            "seed=-1",
+            "data.view_seed=-1",
+            "model.neighbours=-1",
+            "optim.warmup=1.0",
+            "objective.hide=1.5",
+        ),
         *("objective.hide=-0.1", "optim.average=1", "optim.learning_rate=nan"),
         *("optim.learning_rate=0", "optim.learning_rate=inf", "optim.clip=-1"),
     ],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lfm_jax.classical.lengths import relative_change, steady_lengths
-from lfm_jax.geometry.lengths import Lengths, refine_depths
+from lfm_jax.geometry import lengths
+from lfm_jax.geometry.lengths import SCALE, WEIGHT, Lengths, refine_depths
 from lfm_jax.geometry.rotations import random_rotation
 
 FRAMES, PARTS = 300, 4
@@ -41,6 +42,19 @@ def doubted(true, doubt=0.15, seed=3):
 def refined(points, mask, doubt, scale, lengths):
     depth = refine_depths(points[..., :2], points[..., 2], mask, doubt, scale, lengths)
     return np.concatenate([points[..., :2], depth[..., None]], axis=-1)
+
+
+def energy(points, begun, lengths):
+    """What the header of geometry.lengths says is lowered, at its best scale [f]."""
+    apart = points[:, :, None] - points[:, lengths.neighbour]
+    distance = np.linalg.norm(apart, axis=-1)
+    moved = np.square((points[..., 2] - begun[..., 2]) / DOUBT).sum(1)
+    totals = []
+    for scale in np.linspace(0.8, 1.25, 91):
+        off = (distance / scale - lengths.length) / lengths.spread
+        pairs = WEIGHT * np.log1p(np.square(off)).sum((1, 2))
+        totals.append(moved + pairs + ((1.0 / scale - 1.0) / SCALE) ** 2)
+    return np.min(totals, axis=0) / 2.0
 
 
 ALL = np.ones((FRAMES, len(PART)), bool)
@@ -109,8 +123,8 @@ class TestRefineDepths:
             steady_lengths(true, ALL, 2), spread=np.full_like(found.spread, 0.02)
         )
         error = lambda points: np.square(points[..., 2] - true[..., 2]).mean()
-        for lengths in (found, known):
-            after = refined(before, ALL, DOUBT, scale * ONE, shared(lengths))
+        for those in (found, known):
+            after = refined(before, ALL, DOUBT, scale * ONE, shared(those))
             assert error(np.asarray(after)) < 0.7 * error(before)
 
     def test_nothing_depends_on_the_scale_or_turn_of_the_image_or_the_sign(self, found):
@@ -128,9 +142,48 @@ class TestRefineDepths:
         mask[:, [0, 4]] = False
         after = np.asarray(refined(before, mask, DOUBT, ONE, known))
         np.testing.assert_array_equal(after[:, [0, 4]], before[:, [0, 4]])
-        other = np.where(mask[..., None], before, 100.0)
+        other = np.where(mask[..., None], before, np.nan)
         again = np.asarray(refined(other, mask, DOUBT, ONE, known))
         np.testing.assert_array_equal(again[mask], after[mask])
+
+    @pytest.mark.parametrize("shrunk, share", [(1.0, 0.8), (0.5, 1.0)])
+    def test_the_energy_falls(self, found, shrunk, share):
+        """Also of images so large that most pairs are too long whatever the depth."""
+        before = doubted(bodies(5)) * np.array([1.0, 1.0, shrunk], np.float32)
+        known = dataclasses.replace(found, length=shrunk * found.length)
+        after = refined(before, ALL, DOUBT, ONE, shared(known))
+        start, end = (energy(x, before, known) for x in (before, after))
+        assert np.mean(end <= start + 1e-3) > 0.99
+        assert end.mean() < share * start.mean()
+
+    @pytest.mark.parametrize("scale", [0.95, 1.05])
+    def test_the_scale_is_found_as_well(self, found, scale, monkeypatch):
+        """Depths are nearer to the truth than if the wrong scale is believed."""
+        true = bodies(5)
+        before = doubted(true)
+        firm = dataclasses.replace(
+            steady_lengths(true, ALL, 2), spread=np.full_like(found.spread, 0.02)
+        )
+        error = lambda points: np.square(points[..., 2] - true[..., 2]).mean()
+        solved = error(refined(before, ALL, DOUBT, scale * ONE, shared(firm)))
+        monkeypatch.setattr(lengths, "SCALE", 1e-4)
+        believed = error(refined(before, ALL, DOUBT, scale * ONE, shared(firm)))
+        right = error(refined(before, ALL, DOUBT, ONE, shared(firm)))
+        assert right < solved < believed
+        assert solved - right < 0.8 * (believed - right), (right, solved, believed)
+
+    def test_the_result_is_a_constant_for_derivatives(self, found):
+        before = doubted(bodies(5))
+
+        def total(depth, mask):
+            after = refine_depths(
+                before[..., :2], depth, mask, DOUBT, ONE, shared(found)
+            )
+            return jnp.sum(jnp.square(after))
+
+        for mask in (ALL, ~ALL):
+            slope = jax.grad(total)(jnp.asarray(before[..., 2]), mask)
+            np.testing.assert_array_equal(slope, 0.0)
 
     def test_without_lengths_nothing_moves(self, found):
         before = doubted(bodies(5))

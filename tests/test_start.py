@@ -1,5 +1,7 @@
 """Laws of the start: one depth sign, kept once made, honest about a damaged file."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,10 +70,47 @@ def test_all_models_of_a_category_have_one_sign_of_depth(made):
     assert np.corrcoef(depths)[0].min() > 0.8  # of the other sign it is negative
 
 
+def test_lengths_are_those_of_the_body_in_its_own_scale(made, folder, tmp_path):
+    begun = made.start
+    neighbour, length, spread = begun.neighbour[0], begun.length[0], begun.spread[0]
+    assert np.isfinite(spread).all() and (spread > 0.0).all()
+    assert (begun.doubt > 0.0).all()
+    assert (neighbour != np.arange(POINTS)[:, None]).all()
+    mean = begun.shapes[0, 0, 0]
+    apart = np.linalg.norm(mean[:, None] - mean[neighbour], axis=-1)
+    assert np.median(length / apart) == pytest.approx(1.0, abs=0.1)
+    # the steadiest four of eleven change less than all do
+    shapes = mean + np.tensordot(
+        np.random.default_rng(0).normal(size=(200, 2)), begun.shapes[0, 0, 1:], 1
+    )
+    change = np.linalg.norm(shapes[:, :, None] - shapes[:, None], axis=-1).std(0)
+    assert np.take_along_axis(change, neighbour, 1).mean() < 0.7 * change.mean()
+
+
+def test_lengths_do_not_depend_on_the_units(made, tmp_path):
+    seen = training()
+    (frames,) = seen.observations
+    large = dataclasses.replace(frames, points2d=1024.0 * frames.points2d)
+    (held,) = HELD_OUT
+    other = (dataclasses.replace(held, points2d=1024.0 * held.points2d),)
+    again = dataclasses.replace(seen, observations=(large,))
+    again = start.factorized(again, other, SMALL, 0, tmp_path).start
+    np.testing.assert_array_equal(again.neighbour, made.start.neighbour)
+    np.testing.assert_allclose(again.length, made.start.length, rtol=1e-2)
+
+
+def test_without_neighbours_there_are_no_lengths(tmp_path):
+    none = dataclasses.replace(SMALL, neighbours=0)
+    begun = start.factorized(training(), HELD_OUT, none, 0, tmp_path).start
+    assert begun.neighbour.shape == (1, POINTS, 0)
+
+
 def test_it_is_made_once_and_read_back(made, folder, monkeypatch):
     monkeypatch.setattr(start, "_category", None)  # whoever calls it fails
     again = start.factorized(training(), HELD_OUT, SMALL, 0, folder)
-    np.testing.assert_array_equal(again.start.shapes, made.start.shapes)
+    for field in dataclasses.fields(again.start):
+        before, after = (getattr(x.start, field.name) for x in (made, again))
+        np.testing.assert_array_equal(after, before)
     np.testing.assert_array_equal(again.rigid, made.rigid)
 
 

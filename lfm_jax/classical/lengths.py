@@ -5,13 +5,15 @@ scatters about its true length, and the pairs that scatter least are on one bone
 whatever the object is: no skeleton is asked for. All frames share the lengths, so what
 they say together corrects each of them (`geometry.lengths`).
 
-A length that does change is told from one that stays by the images alone. Seen from
+A length that does change is told from one that stays without any depth. Seen from
 directions uniform on the sphere, a constant length l has image length d with
 
     E d^2 = 2/3 l^2,   E d^4 = 8/15 l^4 = 1.2 (E d^2)^2,
 
 and for one that changes E d^4 / (1.2 (E d^2)^2) - 1 is the relative variance of l^2.
-Factorized shapes deform too little; this number does not depend on them.
+Factorized shapes deform too little; this number takes nothing of them but the scales of
+the frames, whose errors only add to it. Cameras that are not uniform change it: people
+seen from the side have less of it in their legs and more across.
 """
 
 import numpy as np
@@ -19,7 +21,7 @@ from jaxtyping import Bool, Float
 
 from lfm_jax.geometry.lengths import Lengths
 
-TOGETHER = 10  # frames that must show both ends
+TOGETHER = 10  # frames that must show both ends, and a tenth of what others have
 NOISE = 0.02  # least spread of a length; canonical shapes have an RMS radius of about 1
 DEVIATION = 1.4826  # standard deviation of a Gaussian in median absolute deviations
 
@@ -42,7 +44,9 @@ def steady_lengths(
     pairs = mask[:, :, None] & mask[:, None]
     apart = points[:, :, None] - points[:, None]
     distance = np.linalg.norm(apart, axis=-1)
-    usable = (pairs.sum(axis=0) >= TOGETHER) & ~np.eye(count, dtype=bool)
+    seen = pairs.sum(axis=0)
+    enough = max(TOGETHER, 0.1 * seen.max(initial=0))
+    usable = (seen >= enough) & ~np.eye(count, dtype=bool)
     distance[~pairs] = np.nan
     distance[:, ~usable] = 0.0  # what is not used has no warning of an empty median
     length = np.nanmedian(distance, axis=0)
@@ -52,6 +56,7 @@ def steady_lengths(
 
     neighbour = np.argsort(spread, axis=1)[:, :neighbours]
     length, spread = (np.take_along_axis(v, neighbour, 1) for v in (length, spread))
+    neighbour = np.where(np.isfinite(spread), neighbour, 0)
     square = np.sum(np.square(apart[..., :2]), axis=-1)
     square[~pairs] = np.nan
     square = np.take_along_axis(square, neighbour[None], 2)
@@ -69,14 +74,19 @@ def steady_lengths(
 
 
 def relative_change(square: Float[np.ndarray, "f p"]) -> float:
-    """Relative standard deviation of lengths, from their squared images alone.
+    """Relative standard deviation of lengths, from their squared images.
+
+    To first order, as the root of the mean over pairs; zero where sampling makes that
+    negative, and without pairs.
 
     Args:
-        square: of p pairs, NaN where an end is not seen; f directions, uniform.
+        square: squared image lengths of p pairs in f frames, seen from directions
+            uniform on the sphere; NaN where an end is hidden.
     """
+    square = square[:, np.any(square > 0.0, axis=0)]
     if not square.size:
         return 0.0
     second = np.nanmean(square, axis=0)
     fourth = np.nanmean(np.square(square), axis=0)
-    variance = np.mean(fourth / (1.2 * np.square(second)) - 1.0)  # of the square
-    return 0.5 * float(np.sqrt(max(variance, 0.0)))
+    variance = np.mean(fourth / (1.2 * np.square(second)) - 1.0)
+    return 0.5 * float(np.sqrt(max(variance, 0.0)))  # half that of the square

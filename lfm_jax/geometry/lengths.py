@@ -2,8 +2,8 @@
 
 An image fixes a point up to its depth. Where the distance l of two points is known, and
 their images are d apart, their depths differ by sqrt(l^2 - d^2), up to a sign.
-Estimated depths z0 settle the signs, and the lengths then correct the estimates.
-Minimised over the depths z and the scale s, by which canonical lengths are seen,
+Estimated depths z0 settle the signs, and the lengths then correct the estimates. A few
+steps in the depths z and the scale s, by which canonical lengths are seen, lower
 
     1/2 sum_n ((z_n - z0_n) / doubt_n)^2 + 1/2 WEIGHT sum_(n,m) log(1 + r_nm^2)
         + 1/2 ((s0 / s - 1) / SCALE)^2,
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from lfm_jax.numerics import TINY
+from lfm_jax.numerics import TINY, keep
 from lfm_jax.types import ArrayLike
 
 WEIGHT = 1.0 / 3.0  # the lengths of a keypoint are not independent
@@ -64,8 +64,9 @@ def refine_depths(
         scale: of the image against the canonical shapes, as far as it is known.
         lengths: what is known, [b n k].
     """
+    points2d, first = keep(points2d, mask), jnp.where(mask, depth, 0.0)
     points2d, first, doubt, scale = jax.lax.stop_gradient(
-        (points2d, depth, doubt, scale)
+        (points2d, first, doubt, scale)
     )
     batch = jnp.arange(len(depth))[:, None, None]
     other = lengths.neighbour
@@ -85,6 +86,9 @@ def refine_depths(
         weight = jnp.where(used, WEIGHT / (variance + jnp.square(error)), 0.0)
         slope = rise / distance * shrink[:, None, None]
         push, steep = weight * error * slope, weight * jnp.square(slope)
+        # ends too far apart at equal depth: no slope, but a way down to either side
+        bend = jnp.maximum(error, 0.0) * flat / distance**3 * shrink[:, None, None]
+        steep = steep + weight * bend
         # what a pair gives to one end, and to the other
         pushed = jnp.sum(push, axis=-1).at[batch, other].add(-push)
         steepness = jnp.sum(steep, axis=-1).at[batch, other].add(steep)
@@ -96,4 +100,5 @@ def refine_depths(
         total = jnp.sum(weight * jnp.square(distance), axis=(1, 2))
         return depth, before, (wanted + known / scale) / (total + known)
 
-    return jax.lax.fori_loop(0, STEPS, step, (first, first, 1.0 / scale))[0]
+    found = jax.lax.fori_loop(0, STEPS, step, (first, first, 1.0 / scale))[0]
+    return jnp.where(mask, found, jax.lax.stop_gradient(depth))

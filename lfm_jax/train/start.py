@@ -35,7 +35,8 @@ from lfm_jax.workdir import replacing
 
 FILENAME = "factorization.npz"
 FRAMES = 400  # training frames in which lengths are measured
-LEAST = 1e-5  # variance of a depth
+LEAST = 1e-5  # unexplained variance of an image coordinate, beyond the noise floor
+DOUBT = 2.0  # standard deviations of that in one of a depth, which has no image
 NARROWEST = 32  # keypoints are padded to this, doubled as needed: few compilations
 
 # What NumPy raises on a file that is missing or not what it was.
@@ -169,31 +170,40 @@ def _category(seen, held_out, bases, neighbours, seed, width):
     most = max(bases) + 1
     shapes = np.stack([_pad(_pad(m.shapes, padded, axis=1), most) for m in models])
     noise = np.stack([_pad(m.noise, padded, value=1.0) for m in models])
-    few, _ = prepare(*frames, FRAMES, padded, fewest=FRAMES)
-    lifted = np.asarray(_lifted(shapes, noise, few.tracks, few.mask))
-    lengths = steady_lengths(lifted, np.asarray(few.mask), neighbours)
+    lengths = _measure(shapes, noise, frames, neighbours)
     # what the models leave unexplained, beyond what keypoints are good to
     excess = np.mean(noise, axis=0) - NOISE_FLOOR
     return found | {
         "shapes": _pad(shapes, width, axis=2),
         "noise": _pad(noise, width, axis=1, value=1.0),
-        "doubt": _pad(2.0 * np.sqrt(np.maximum(excess, LEAST)), width, value=1.0),
+        "doubt": _pad(DOUBT * np.sqrt(np.maximum(excess, LEAST)), width, value=1.0),
         "neighbour": _pad(lengths.neighbour, width),
         "length": _pad(lengths.length, width, value=1.0),
         "spread": _pad(lengths.spread, width, value=np.inf),
     }
 
 
+def _measure(shapes, noise, frames, neighbours):
+    """The lengths that stay in training frames as the models lift them."""
+    few, _ = prepare(*frames, FRAMES, noise.shape[1], fewest=FRAMES)
+    lifted, scale = map(np.asarray, _lifted(shapes, noise, few.tracks, few.mask))
+    # a frame of a wrong scale would outweigh all others in a fourth moment
+    usual = np.median(scale[np.any(few.mask, axis=1)])
+    sure = np.abs(np.log(scale / usual)) < np.log(2.0)
+    return steady_lengths(lifted, np.asarray(few.mask) & sure[:, None], neighbours)
+
+
 @jax.jit
 def _lifted(shapes, noise, points2d, observed):
-    """Frames as the models lift them, in the scale of the canonical shapes."""
+    """Frames as the models lift them, in the scale of the canonical shapes; and it."""
     groups = [(shapes.shape[1] - 1, range(len(shapes)))]  # whatever they have: one
     category = jnp.zeros(len(points2d), jnp.int32)
     mean, _, pose = consult(
         shapes[None], noise[None], points2d, observed, category, groups
     )
+    scale = jnp.maximum(pose.scale, 1e-3)
     lifted = jnp.concatenate([points2d, mean[..., 2:]], axis=-1)
-    return lifted / jnp.maximum(pose.scale, 1e-3)[:, None, None]
+    return lifted / scale[:, None, None], scale
 
 
 def _pad(values: np.ndarray, size: int, axis: int = 0, value: float = 0.0):
