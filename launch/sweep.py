@@ -12,7 +12,7 @@ each run the config keys it sets. Settings given here apply to all runs. In the 
                             for the mean over categories: what tables are made from
 
 A run that finished is never trained again, in whichever sweep it stands; one that was
-stopped goes on from its checkpoint. Runs of the same data, bases and seed begin from
+stopped goes on from its checkpoint. Runs of the same data, start and seed begin from
 the same factorization, which is made once: list seeds innermost, so that runs side by
 side do not both wait for the same.
 """
@@ -115,7 +115,8 @@ def expand(sweep: pathlib.Path, common: list[str], out: pathlib.Path) -> list[Ru
         for key, text in changes.items():
             assign(values, key, text)
         config = from_config_dict(values)
-        begins = [dataclasses.asdict(config.data), config.model.bases, config.seed]
+        made_from = config.model.bases, config.model.neighbours, config.seed
+        begins = [dataclasses.asdict(config.data), *made_from]
         flags = [f"--config.{key}={text}" for key, text in changes.items()]
         runs.append(
             Run(
@@ -143,8 +144,8 @@ def train(runs: list[Run], workers: int) -> list[Run]:
                 running[run.workdir] = run, _begin(run)
             for run, process in list(running.values()):
                 if process.poll() is not None:
+                    _keep_start(run)  # first: a signal may come between these lines
                     del running[run.workdir]
-                    _keep_start(run)
                     failed += [] if run.finished else [run]
                     done = len(runs) - len(waiting) - len(running)
                     print(f"{done} of {len(runs)}: {run.settings}", flush=True)
