@@ -108,6 +108,7 @@ def begin(
 def _by_bases(
     shapes: Float[np.ndarray, "c j m n 3"],
 ) -> list[tuple[int, list[int]]]:
+    """The groups of `consult`."""
     used = np.any(shapes[:, :, 1:], axis=(0, 3, 4)) * np.arange(1, shapes.shape[2])
     used = used.max(axis=1, initial=0)
     return [(int(k), np.flatnonzero(used == k).tolist()) for k in np.unique(used)]
