@@ -46,22 +46,26 @@ class ModelConfig:
     """The network.
 
     Attributes:
+        name: which: lfm2d or lfm3d.
         width: features per token.
         layers: transformer blocks.
         heads: attention heads.
-        encoding: correspondence encoding: rff, sinusoid, laplacian or learned.
-        injection: where it enters: none, input, first_last, every, or every_2,
-            every_3, ... for every so many blocks.
+        encoding: correspondence encoding of lfm2d: rff, sinusoid, laplacian or learned;
+            token encoding of lfm3d: rff or learned.
+        injection: where that of lfm2d enters: none, input, first_last, every, or
+            every_2, every_3, ... for every so many blocks.
         inject_values: also add it to the values (the published figure; the text has
             queries and keys only).
         sigma: bandwidth of the rff encoding.
-        bases: deformation bases of the factorized models that the network starts from,
+        attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
+        bases: deformation bases of the factorized models that lfm2d starts from,
             comma-separated, with two models for each number; empty for the published
-            network, which must find everything itself.
+            network, which must find everything itself, and for lfm3d.
         neighbours: lengths that stay, of every keypoint, by which the start's depths
             are corrected; 0 leaves them as they are.
     """
 
+    name: str = "lfm2d"
     width: int = 96
     layers: int = 4
     heads: int = 4
@@ -69,6 +73,7 @@ class ModelConfig:
     injection: str = "every"
     inject_values: bool = False
     sigma: float = 2.5
+    attention: str = "hybrid"
     bases: str = "2,5,9"
     neighbours: int = 4
 
@@ -80,12 +85,17 @@ class ObjectiveConfig:
     Attributes:
         view_weight: lambda of the view-consistency term.
         hide: largest share of observed points hidden from the network in training.
-        supervised: learn from 3D labels instead: a yardstick, no 2D-LFM.
+        supervised: learn from 3D labels instead: 3D-LFM, or a yardstick of 2D-LFM.
+        alignment: what brings a prediction onto its label, if supervised: pose (the
+            camera that fits its 2D, for the yardstick), procrustes (rotation, scale and
+            mirror image, for 3D-LFM), rotation (the same without the mirror image) or
+            none.
     """
 
     view_weight: float = 0.3
     hide: float = 0.1
     supervised: bool = False
+    alignment: str = "pose"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,18 +183,23 @@ def _check_range(key: str, value: Value) -> None:
 
 
 def parse_arg(
-    arg: str | None, presets: Mapping[str, Mapping[str, Value]]
+    arg: str | None,
+    presets: Mapping[str, Mapping[str, Value]],
+    method: Mapping[str, Value] | None = None,
 ) -> ml_collections.ConfigDict:
     """The config that `preset,key=value,...` names.
 
     Args:
         arg: what follows the colon in `--config=file.py:arg`; every part is optional.
         presets: per name, how it differs from the defaults, by dotted key.
+        method: how the method itself does, before any preset.
 
     Raises:
         LfmError: an unknown preset or key, or a value of the wrong type.
     """
     values = to_config_dict(Config())
+    for key, value in (method or {}).items():
+        _set(values, key, value)
     for part in filter(None, (arg or "").split(",")):
         key, given, text = part.partition("=")
         if given:

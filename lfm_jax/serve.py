@@ -14,13 +14,12 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from lfm_jax import metrics, workdir
-from lfm_jax.config import Config, from_config_dict, suggest
+from lfm_jax.config import suggest
 from lfm_jax.data.matching import arrange
 from lfm_jax.data.readers import Keypoints2D, keypoints2d
 from lfm_jax.errors import LfmError
@@ -297,7 +296,7 @@ def _read_workdir(
     folder: pathlib.Path,
 ) -> tuple[tuple[Skeleton, ...], tuple[bool, ...], Callable]:
     """The fields of a `Lifter` from a work directory."""
-    config = _read_config(folder / "config.json")
+    config = workdir.read_config(folder / workdir.CONFIG)
     skeletons, has_truth = read_skeletons(folder / workdir.SKELETONS)
     # Only loading needs the checkpoint's reader and the network's library.
     from lfm_jax import checkpoint, lifting, models
@@ -311,13 +310,3 @@ def _read_workdir(
     signs = np.where(decided, weights.depth_sign, 1.0)
     predict = lifting.make_predict(model, weights.params, signs, skeletons)
     return skeletons, tuple((decided & has_truth).tolist()), predict
-
-
-def _read_config(path: pathlib.Path) -> Config:
-    values = workdir.read_json(path)
-    try:
-        return from_config_dict(ml_collections.ConfigDict(values))
-    except (TypeError, AttributeError, ValueError) as error:
-        raise LfmError(
-            f"{path} is not the config of a run: copy it from there again."
-        ) from error

@@ -23,7 +23,9 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lfm_jax import losses, metrics
 from lfm_jax.config import ObjectiveConfig
+from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.numerics import (
     centre,
@@ -49,6 +51,26 @@ class Task:
     """
 
     loss: Callable[..., dict[str, Float[ArrayLike, "b"]]]
+
+
+ALIGNMENTS = ("pose", "procrustes", "rotation", "none")
+
+
+def build(config: ObjectiveConfig) -> Task:
+    """The task of an objective.
+
+    Raises:
+        LfmError: an alignment that is none.
+    """
+    if config.alignment not in ALIGNMENTS:
+        raise LfmError(
+            f"objective.alignment is {config.alignment!r}; choose "
+            f"{', '.join(ALIGNMENTS)}."
+        )
+    if not config.supervised:
+        return lfm2d_task(config)
+    learn = supervised_task if config.alignment == "pose" else lfm3d_task
+    return learn(config)
 
 
 def normalise(
@@ -188,6 +210,27 @@ def supervised_task(config: ObjectiveConfig) -> Task:
             *terms,
         )
         return {"loss": shape + camera, "loss_shape": shape, "loss_camera": camera}
+
+    return Task(loss)
+
+
+def lfm3d_task(config: ObjectiveConfig) -> Task:
+    """3D-LFM's objective: squared distance to the truth after Procrustes alignment.
+
+    Published with R = U V^T of the correlation's SVD, which lets the mirror image pass;
+    it has to, for the network cannot tell it apart (models/lfm3d.py). Where the
+    prediction vanishes the alignment's scale does, and the loss is the truth's size, 1.
+    """
+
+    def loss(apply, params, labelled, packing, key):
+        normal, size, _ = normalise(_hide(key, labelled.observation, config.hide))
+        predicted, mask = apply(params, normal, packing), labelled.evaluated
+        true = labelled.points3d / size[:, None, None]
+        if config.alignment != "none":
+            mirror = config.alignment == "procrustes"
+            alignment = align_similarity(predicted, true, mask, reflection=mirror)
+            predicted = apply_alignment(alignment, predicted)
+        return {"loss": losses.centred_mean_squared(predicted, true, mask)}
 
     return Task(loss)
 

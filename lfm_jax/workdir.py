@@ -25,10 +25,12 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from lfm_jax.config import Config, differences
+import ml_collections
+
+from lfm_jax.config import Config, differences, from_config_dict
 from lfm_jax.errors import LfmError
 
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
@@ -73,7 +75,9 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True)
     claims = [workdir / name for name in (CONFIG, SPLIT, SKELETONS)]
     fresh = [path for path in claims if not path.exists()]
-    claim_file(workdir / CONFIG, dataclasses.asdict(config))
+    # what the file does not say was the default before there was a choice
+    stored = lambda path: dataclasses.asdict(read_config(path))
+    claim_file(workdir / CONFIG, dataclasses.asdict(config), stored)
     write_json(workdir / "versions.json", versions())
     try:
         yield
@@ -83,8 +87,32 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         raise
 
 
-def claim_file(path: pathlib.Path, value: dict[str, Any]) -> None:
+def read_config(path: pathlib.Path) -> Config:
+    """Reads the config of a run; a key that it lacks, being older, has its default.
+
+    Raises:
+        LfmError: the file is missing or damaged, or has a key that is none.
+    """
+    values = read_json(path)
+    try:
+        return from_config_dict(ml_collections.ConfigDict(values))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise LfmError(
+            f"{path} is not the config of a run: copy it from there again."
+        ) from error
+
+
+def claim_file(
+    path: pathlib.Path,
+    value: dict[str, Any],
+    read: Callable[[pathlib.Path], dict[str, Any]] | None = None,
+) -> None:
     """Writes `value`, or checks that the file holds just that.
+
+    Args:
+        path: the file.
+        value: what it should hold.
+        read: how to read it, if not as it is.
 
     Raises:
         LfmError: it holds something else; the sentence names the first differences.
@@ -93,7 +121,7 @@ def claim_file(path: pathlib.Path, value: dict[str, Any]) -> None:
         write_json(path, value)
         return
     # Through JSON, so that tuples compare equal to the lists they are stored as.
-    changed = differences(read_json(path), json.loads(json.dumps(value)))
+    changed = differences((read or read_json)(path), json.loads(json.dumps(value)))
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise LfmError(

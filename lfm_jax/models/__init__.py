@@ -1,4 +1,8 @@
-"""Networks as records of two pure functions; the only room that imports flax."""
+"""Networks as records of two pure functions; the only room that imports flax.
+
+A network joins by a line in `NETWORKS`: under its name, the function that makes its
+flax module from a config, the categories and a start.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -6,17 +10,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from lfm_jax.config import ModelConfig
+from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models.attention import INJECTION
-from lfm_jax.models.encodings import correspondence
-from lfm_jax.models.lfm2d import LFM2D
+from lfm_jax.models import lfm2d, lfm3d
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
-__all__ = ["Model", "Start", "build"]
+__all__ = ["NETWORKS", "Model", "Start", "build"]
+
+NETWORKS = {"lfm2d": lfm2d.network, "lfm3d": lfm3d.network}
 
 
 class Model(NamedTuple):
@@ -45,34 +48,22 @@ def build(
         start: factorized shapes to begin from; None for the bare network.
 
     Raises:
-        LfmError: a setting that names nothing.
+        LfmError: a setting that names nothing, or that the network does not have.
     """
-    if not INJECTION.fullmatch(config.injection):
-        raise LfmError(
-            f"model.injection is {config.injection!r}; choose none, input, first_last, "
-            "every, or every_2, every_3 and so on."
-        )
+    if config.name not in NETWORKS:
+        known = suggest(config.name, NETWORKS)
+        raise LfmError(f"There is no model.name {config.name!r}{known}.")
     if config.width % (2 * config.heads):
         raise LfmError(
             f"model.width is {config.width}; make it a multiple of twice model.heads "
             f"({2 * config.heads})."
         )
-    counts = np.array([len(s.keypoints) for s in skeletons])
-    network = LFM2D(
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        injection=config.injection,
-        inject_values=config.inject_values,
-        phi=correspondence(config.encoding, skeletons, config.width, config.sigma),
-        learned=config.encoding == "learned",
-        present=np.arange(counts.max()) < counts[:, None],
-        start=start,
-    )
+    network = NETWORKS[config.name](config, skeletons, start)
+    count = max(len(skeleton.keypoints) for skeleton in skeletons)
     example = Observation(
-        points2d=jnp.zeros((1, counts.max(), 2)),
-        observed=jnp.ones((1, counts.max()), bool),
-        annotated=jnp.ones((1, counts.max()), bool),
+        points2d=jnp.zeros((1, count, 2)),
+        observed=jnp.ones((1, count), bool),
+        annotated=jnp.ones((1, count), bool),
         category=jnp.zeros(1, jnp.int32),
     )
     return Model(
@@ -80,7 +71,5 @@ def build(
         apply=lambda params, observation, packing=None: network.apply(
             {"params": params}, observation, packing
         ),
-        begin=functools.partial(network.apply, {}, method=LFM2D.begin)
-        if start
-        else None,
+        begin=functools.partial(network.apply, {}, method="begin") if start else None,
     )

@@ -62,6 +62,35 @@ def attention_mask(
     return (same & keys[:, None, :])[:, None]
 
 
+def split_heads(
+    features: Float[ArrayLike, "r l d"], heads: int
+) -> Float[ArrayLike, "r l h e"]:
+    """d = h e features, as e of every head."""
+    return features.reshape(*features.shape[:-1], heads, -1)
+
+
+def likeness(
+    query: Float[ArrayLike, "r l h e"], key: Float[ArrayLike, "r m h e"]
+) -> Float[ArrayLike, "r h l m"]:
+    """Scaled dot products: the logits of a transformer."""
+    logits = jnp.einsum("rlhd,rmhd->rhlm", query, key)
+    return logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
+
+
+def attend(
+    logits: Float[ArrayLike, "r h l m"],
+    values: Float[ArrayLike, "r m h e"],
+    mask: Bool[ArrayLike, "r 1 l m"],
+) -> Float[ArrayLike, "r l d"]:
+    """Softmax attention; a token that may look at nothing receives zero."""
+    weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
+    weights = jnp.where(mask, weights, 0.0)
+    # zero times NaN is NaN: what is not finite stays in its own instance
+    values = jnp.where(jnp.isfinite(values), values, 0.0)
+    attended = jnp.einsum("rhlm,rmhd->rlhd", weights, values)
+    return attended.reshape(*attended.shape[:-2], -1)
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi."""
 
@@ -83,23 +112,11 @@ class Block(nn.Module):
         if phi is not None:
             query, key = query + phi, key + phi
             value = value + phi if self.inject_values else value
-        attended = self._attend(query, key, value, mask)
+        query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
+        attended = attend(likeness(query, key), value, mask)
         tokens = tokens + nn.Dense(
             width, kernel_init=nn.initializers.zeros, name="attention_out"
         )(attended)
         normed = nn.LayerNorm(use_bias=False, name="mlp_norm")(tokens)
         hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(normed))
         return tokens + nn.Dense(width, name="mlp_out")(hidden)
-
-    def _attend(self, query, key, value, mask):
-        """Softmax attention; a token that may look at nothing receives zero."""
-        split = lambda x: x.reshape(*x.shape[:-1], self.heads, -1)
-        query, key, value = split(query), split(key), split(value)
-        logits = jnp.einsum("rlhd,rmhd->rhlm", query, key)
-        logits = logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
-        weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
-        weights = jnp.where(mask, weights, 0.0)
-        # zero times NaN is NaN: what is not finite stays in its own instance
-        value = jnp.where(jnp.isfinite(value), value, 0.0)
-        attended = jnp.einsum("rhlm,rmhd->rlhd", weights, value)
-        return attended.reshape(*attended.shape[:-2], -1)

@@ -18,22 +18,27 @@ published network, which must find everything itself.
 Input is normalised: centred, RMS radius 1 over observed points.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from lfm_jax.config import ModelConfig
+from lfm_jax.errors import LfmError
 from lfm_jax.models.attention import (
+    INJECTION,
     Block,
     attention_mask,
     from_rows,
     injected,
     to_rows,
 )
-from lfm_jax.models.encodings import token_encoding
+from lfm_jax.models.encodings import correspondence, token_encoding
 from lfm_jax.models.start import Start, begin
 from lfm_jax.numerics import einsum, keep, masked_mean
-from lfm_jax.types import Observation, Packing
+from lfm_jax.types import Observation, Packing, Skeleton
 
 DEVIATIONS = 5.0  # standard deviations of the image noise in a unit output
 
@@ -134,3 +139,30 @@ class LFM2D(nn.Module):
         seen = (observed & present)[..., None].astype(features.dtype)
         encoded = token_encoding(features[..., :3], self.width // 2)
         return jnp.concatenate([features, encoded, seen, 1.0 - seen], axis=-1)
+
+
+def network(
+    config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None
+) -> LFM2D:
+    """2D-LFM for these categories.
+
+    Raises:
+        LfmError: an injection or an encoding that is none.
+    """
+    if not INJECTION.fullmatch(config.injection):
+        raise LfmError(
+            f"model.injection is {config.injection!r}; choose none, input, first_last, "
+            "every, or every_2, every_3 and so on."
+        )
+    counts = np.array([len(s.keypoints) for s in skeletons])
+    return LFM2D(
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        injection=config.injection,
+        inject_values=config.inject_values,
+        phi=correspondence(config.encoding, skeletons, config.width, config.sigma),
+        learned=config.encoding == "learned",
+        present=np.arange(counts.max()) < counts[:, None],
+        start=start,
+    )

@@ -144,8 +144,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     mesh = sharding.make_mesh()
     place = sharding.replicated(mesh)
     model = models.build(config.model, training.skeletons, factors.start)
-    learn = tasks.supervised_task if config.objective.supervised else tasks.lfm2d_task
-    task = learn(config.objective)
+    task = tasks.build(config.objective)
     optimizer = make_optimizer(config.optim, config.train.steps)
     step = make_train_step(model, task, optimizer, average=config.optim.average)
 
