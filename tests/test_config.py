@@ -23,7 +23,9 @@ def load(name):
     return module
 
 
-LFM2D = load("lfm2d")
+LFM2D, LFM3D = load("lfm2d"), load("lfm3d")
+METHODS = {"lfm2d": (LFM2D, {}), "lfm3d": (LFM3D, LFM3D.METHOD)}
+NAMED = [(name, p) for name, (file, _) in METHODS.items() for p in file.PRESETS]
 
 
 def leaves(cls=Config, prefix=""):
@@ -44,18 +46,22 @@ def test_records_and_config_dict_are_inverse():
     assert config.from_config_dict(config.to_config_dict(Config())) == Config()
 
 
-@pytest.mark.parametrize("preset", ["", *LFM2D.PRESETS])
-def test_a_preset_changes_what_it_states_and_nothing_else(preset):
-    built = config.from_config_dict(LFM2D.get_config(preset))
-    stated = LFM2D.PRESETS.get(preset, {})
+@pytest.mark.parametrize(("name", "preset"), [*((n, "") for n in METHODS), *NAMED])
+def test_a_preset_changes_what_it_states_and_nothing_else(name, preset):
+    file, method = METHODS[name]
+    built = config.from_config_dict(file.get_config(preset))
+    stated = method | file.PRESETS.get(preset, {})
     for key, _ in leaves():
         assert read(built, key) == stated.get(key, read(Config(), key)), key
 
 
-@pytest.mark.parametrize("preset", LFM2D.PRESETS)
-def test_a_preset_states_only_differences(preset):
-    for key, value in LFM2D.PRESETS[preset].items():
+@pytest.mark.parametrize(("name", "preset"), NAMED)
+def test_a_method_and_its_presets_state_only_differences(name, preset):
+    file, method = METHODS[name]
+    for key, value in method.items():
         assert read(Config(), key) != value, key
+    for key, value in file.PRESETS[preset].items():
+        assert method.get(key, read(Config(), key)) != value, key
 
 
 TEXTS = {

@@ -114,6 +114,7 @@ def test_the_entries_are_those_of_the_contract(perfect):
     assert set(entry) == {
         *("keypoints", "train_frames", "test_frames", "units"),
         *("ne_lifted", "ne_canonical", *YARDSTICKS),
+        *("ne_best_flip", "ne_best_flip_lifted"),
         *("shape_variance_ratio", "nearest_train", "pa_mpjpe_lifted"),
         *("pa_mpjpe_best_flip_lifted", "n_mpjpe_camera", "stress", "reprojection"),
     }
@@ -229,6 +230,7 @@ def test_a_mirrored_prediction_is_wrong_but_for_the_best_flip():
     entry = result["categories"]["bends"]
     assert entry["ne_lifted"] > 5.0
     assert entry["pa_mpjpe_best_flip_lifted"] < 0.01
+    assert max(entry["ne_best_flip"], entry["ne_best_flip_lifted"]) < 0.01
 
 
 def test_without_3d_there_is_reprojection_alone(perfect):

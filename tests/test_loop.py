@@ -21,7 +21,7 @@ from lfm_jax.main import report
 from lfm_jax.metrics_io import MetricsWriter, read_metrics
 from lfm_jax.serve import Lifter
 from lfm_jax.train import loop
-from lfm_jax.workdir import SKELETONS, claim
+from lfm_jax.workdir import CONFIG, SKELETONS, claim, write_json
 
 STEPS = 20
 FILES = ("five", "seven")
@@ -162,6 +162,18 @@ def test_another_config_is_refused_with_the_difference(config, whole):
         loop.train_and_evaluate(other, str(whole[0]))
 
 
+def test_a_config_from_before_a_key_is_that_of_its_default(config, tmp_path):
+    older = dataclasses.asdict(config)
+    del older["model"]["name"]
+    write_json(tmp_path / CONFIG, older)
+    with claim(tmp_path, config):
+        pass
+    other = dataclasses.replace(config.model, name="lfm3d")
+    with pytest.raises(LfmError, match="model.name was 'lfm2d' and is now 'lfm3d'"):
+        with claim(tmp_path, dataclasses.replace(config, model=other)):
+            pass
+
+
 @pytest.mark.parametrize(
     "mistake", [{"encoding": "none"}, {"bases": "two"}, {"heads": 3}]
 )
@@ -229,10 +241,22 @@ def test_images_alone_are_enough(config, archive, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_the_published_network_trains_without_a_start(config, tmp_path):
-    model = dataclasses.replace(config.model, bases="")
-    train = dataclasses.replace(config.train, steps=2)
-    config = dataclasses.replace(config, model=model, train=train)
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("lfm2d", {}),
+        ("lfm3d", {"supervised": True, "alignment": "procrustes"}),
+        ("lfm3d", {"view_weight": 0.0}),
+    ],
+    ids=["2D-LFM", "3D-LFM", "3D-LFM from 2D"],
+)
+def test_published_networks_train_without_a_start(config, name, objective, tmp_path):
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=name, bases=""),
+        objective=dataclasses.replace(config.objective, **objective),
+        train=dataclasses.replace(config.train, steps=2),
+    )
     results = loop.train_and_evaluate(config, str(tmp_path))
     assert "ne_lifted" in results.numbers["mean"]
     assert "ne_start" not in results.numbers["mean"]

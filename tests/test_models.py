@@ -134,11 +134,17 @@ class TestIdentity:
         assert float(jnp.abs(difference).max()) > 1e-3
 
 
-@pytest.fixture(
-    scope="module", params=[None, start(members=3)], ids=["bare", "factorized"]
-)
+GRAPH = dataclasses.replace(SMALL, name="lfm3d", bases="")
+NETWORKS = {
+    "bare": {},
+    "factorized": {"begin": start(members=3)},
+    "graph": {"config": GRAPH},
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
-    return build(begin=request.param)
+    return build(**NETWORKS[request.param])
 
 
 @pytest.mark.parametrize(
@@ -157,6 +163,7 @@ def test_the_encoding_enters_where_it_is_said_to(injection, blocks):
 
 
 class TestMasks:
+    @pytest.mark.parametrize("network", ["bare", "factorized"], indirect=True)
     def test_a_hidden_point_is_looked_at_by_none(self, network):
         """The others' shape is what it is when the point does not exist."""
         model, params = network

@@ -11,6 +11,7 @@ import pytest
 
 from lfm_jax import losses, models, tasks
 from lfm_jax.config import ObjectiveConfig
+from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.train.step import init_state, make_train_step
@@ -225,6 +226,77 @@ class TestSupervised:
         moved[:, :3, 2] += 9.0
         one, two = (self.terms(flat, p, 0, evaluated) for p in (points, moved))
         np.testing.assert_array_equal(one["loss"], two["loss"])
+
+
+class TestProcrustes:
+    mirror = np.array([1.0, 1.0, -1.0], np.float32)
+
+    def loss(self, shape, points, alignment, evaluated=None):
+        evaluated = jnp.ones((B, N), bool) if evaluated is None else evaluated
+        labelled = Labelled(observation(points), jnp.asarray(points), evaluated)
+        config = ObjectiveConfig(hide=0.0, supervised=True, alignment=alignment)
+        apply = lambda params, seen, packing=None: jnp.asarray(shape, jnp.float32)
+        task = tasks.build(config)
+        return jax.jit(
+            lambda seen: task.loss(apply, None, seen, None, jax.random.key(0))
+        )(labelled)["loss"]
+
+    @pytest.mark.parametrize(
+        ("alignment", "passes"),
+        [("procrustes", "srm"), ("rotation", "sr"), ("none", "s")],
+    )
+    def test_what_an_alignment_lets_pass(self, alignment, passes):
+        """Each frame turned, scaled and mirrored on its own, or only shifted."""
+        points = 40.0 * truth() + 3.0
+        size = tasks.normalise(observation(points))[1][:, None, None]
+        turn = np.asarray(random_rotation(jax.random.key(9), (B,)))
+        turned = 3.0 * np.einsum("bij,bnj->bni", turn, points)
+        odd = np.where(np.arange(B)[:, None, None] % 2, self.mirror, 1.0)
+        moved = {"s": points / size, "r": turned, "m": turned * odd}
+        for kind, shape in moved.items():
+            loss = float(self.loss(shape, points, alignment).max())
+            assert (loss < 1e-4) == (kind in passes), (kind, loss)
+            assert loss < 1e-4 or loss > 0.1, (kind, loss)
+
+    def test_it_is_the_squared_distance_that_alignment_leaves(self):
+        """Among all similarities the least: what is left of each is no smaller."""
+        points = truth()
+        size = np.asarray(tasks.normalise(observation(points))[1])
+        shape = np.asarray(truth(seed=4))
+        loss = np.asarray(self.loss(shape, points, "rotation")) * size**2
+        x, y = (p - p.mean(1, keepdims=True) for p in (shape, points))
+        m = np.einsum("bni,bnj->bij", y, x)
+        u, s, v = np.linalg.svd(m)
+        s[:, 2] *= np.sign(np.linalg.det(u @ v))
+        left = (y**2).sum((1, 2)) - s.sum(1) ** 2 / (x**2).sum((1, 2))
+        np.testing.assert_allclose(loss, left / N, rtol=1e-3)
+
+    def test_unevaluated_points_have_no_loss(self):
+        points, evaluated = truth(), jnp.broadcast_to(jnp.arange(N) >= 3, (B, N))
+        moved = points.copy()
+        moved[:, :3, 2] += 9.0
+        shape = truth(seed=4)
+        one, two = (
+            self.loss(shape, p, "procrustes", evaluated) for p in (points, moved)
+        )
+        np.testing.assert_array_equal(one, two)
+
+    def test_an_alignment_that_is_none(self):
+        with pytest.raises(LfmError, match="procrustes, rotation, none"):
+            tasks.build(ObjectiveConfig(alignment="svd"))
+
+    @pytest.mark.parametrize("supervised", [False, True])
+    def test_only_a_supervised_task_opens_labels(self, supervised):
+        config = ObjectiveConfig(supervised=supervised, alignment="procrustes")
+        loss = functools.partial(tasks.build(config).loss, flat, None)
+        with pytest.raises(Exception, match="observation|points3d|Labelled"):
+            loss(
+                observation(truth())
+                if supervised
+                else Labelled(observation(truth()), jnp.zeros((B, N, 3)), None),
+                None,
+                jax.random.key(0),
+            )
 
 
 class TestLift:

@@ -72,7 +72,7 @@ class LFM3D(nn.Module):
         points = keep(jnp.asarray(observation.points2d), observed)
         count = points.shape[-2]  # a batch may be narrower than the widest category
         adjacent = jnp.asarray(self.adjacent)[observation.category, :count, :count]
-        hidden = self.param("hidden", nn.initializers.normal(0.02), (self.width,))
+        hidden = self.param("hidden", nn.initializers.normal(0.02), (1, 1, self.width))
         tokens = jnp.where(observed[..., None], self._encode(points), hidden)
         tokens = to_rows(tokens, packing)
         near, seen = graph_mask(adjacent, packing), attention_mask(observed, packing)
@@ -107,15 +107,13 @@ class Block(nn.Module):
         seen: Bool[ArrayLike, "r 1 l l"],
     ) -> Float[ArrayLike, "r l d"]:
         width = tokens.shape[-1]
-        halves = {"local": (self._graph, near), "global": (self._everywhere, seen)}
-        used = halves if self.attention == "hybrid" else (self.attention,)
-        mixed = jnp.concatenate(
-            [
-                halves[kind][0](tokens, halves[kind][1], width // len(used))
-                for kind in used
-            ],
-            axis=-1,
-        )
+        share = width // 2 if self.attention == "hybrid" else width
+        mixed = []
+        if self.attention != "global":
+            mixed.append(self._graph(tokens, near, share))
+        if self.attention != "local":
+            mixed.append(self._everywhere(tokens, seen, share))
+        mixed = jnp.concatenate(mixed, axis=-1)
         mixed = nn.LayerNorm(use_bias=False, name="attention_norm")(mixed) + mixed
         hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(mixed))
         hidden = nn.Dense(width, name="mlp_out")(hidden)

@@ -69,6 +69,7 @@ def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
         "near: nearest training shape.",
         f"OURS lifted beats rigid in {rigid} of {len(scored)} categories, "
         f"mean* in {mean}.",
+        *_best_flip(eval_json["mean"]),
         *(
             f"{name}: no 3D truth, so its depth sign is undetermined."
             for name, entry in eval_json["categories"].items()
@@ -80,4 +81,14 @@ def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
             if entry.get("dropped_frames")
         ),
         *(f"skipped {name}: {why}" for name, why in eval_json["skipped"].items()),
+    ]
+
+
+def _best_flip(mean: dict) -> list[str]:
+    if "ne_best_flip" not in mean:
+        return []
+    lifted, canonical = mean["ne_best_flip_lifted"], mean["ne_best_flip"]
+    return [
+        "OURS in the better depth sign of every frame: "
+        f"lifted {lifted:.1f}, canonical {canonical:.1f}."
     ]
