@@ -26,7 +26,7 @@ from lfm_jax.config import ObjectiveConfig
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
-from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.geometry.rotations import from_rotation_vector, random_rotation
 from lfm_jax.numerics import (
     centre,
     einsum,
@@ -35,7 +35,7 @@ from lfm_jax.numerics import (
     rms_radius,
     scaled_identity,
 )
-from lfm_jax.types import ArrayLike, Observation, Packing, Pose, Prediction
+from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
 
 Apply = Callable[[PyTree, Observation, Packing | None], Float[ArrayLike, "b n 3"]]
 
@@ -218,12 +218,15 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
     """3D-LFM's objective: squared distance to the truth after Procrustes alignment.
 
     Published with R = U V^T of the correlation's SVD, which lets the mirror image pass;
-    it has to, for the network cannot tell it apart (models/lfm3d.py). Where the
-    prediction vanishes the alignment's scale does, and the loss is the truth's size, 1.
+    it has to, for the network cannot tell it apart (models/lfm3d.py). Every frame is
+    turned about the viewing axis first: that this changes nothing is for the network to
+    learn, and each frame has one view only.
     """
 
     def loss(apply, params, labelled, packing, key):
-        normal, size, _ = normalise(_hide(key, labelled.observation, config.hide))
+        keys = jax.random.split(key)
+        labelled = _turn(keys[0], labelled)
+        normal, size, _ = normalise(_hide(keys[1], labelled.observation, config.hide))
         predicted, mask = apply(params, normal, packing), labelled.evaluated
         true = labelled.points3d / size[:, None, None]
         if config.alignment != "none":
@@ -268,6 +271,19 @@ def _relift(apply, params, normal, turned, packing, key, config):
     # in the first view's scale: an end-on view is small, and would count the most
     posed = posed * size[:, None, None]
     return losses.centred_mean_squared(posed, turned, normal.observed)
+
+
+def _turn(key: Key[Array, ""], labelled: Labelled) -> Labelled:
+    """Turns each frame about the viewing axis at random, image and truth alike."""
+    seen, points = labelled.observation, labelled.points3d
+    angle = jax.random.uniform(key, points.shape[:1], maxval=2.0 * jnp.pi)
+    turn = from_rotation_vector(angle[:, None] * jnp.array([[0.0, 0.0, 1.0]]))
+    image = einsum("bij,bnj->bni", turn[:, :2, :2], seen.points2d)
+    return dataclasses.replace(
+        labelled,
+        observation=dataclasses.replace(seen, points2d=image),
+        points3d=einsum("bij,bnj->bni", turn, points),
+    )
 
 
 def _hide(key: Key[Array, ""], observation: Observation, share: float) -> Observation:

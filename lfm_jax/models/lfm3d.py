@@ -2,9 +2,12 @@
 
     X0 = TPE(x)                              a learned vector where x is hidden
     U  = [GAT(X, A); MHSA(X)]                L times, half of the features each
-    X' = LN(U) + U
+    X' = LN(U) + X
     X  = LN(MLP(X')) + X'
     Y  = decoder(X)
+
+Published is X' = LN(U) + U. That keeps of a token only what attention lets through, and
+with global attention, or without edges, makes all tokens nearly alike.
 
 A token is its 2D point and nothing else: neither keypoint nor category has a name, only
 a place in the skeleton A. The network therefore commutes with permutations of the
@@ -114,10 +117,10 @@ class Block(nn.Module):
         if self.attention != "local":
             mixed.append(self._everywhere(tokens, seen, share))
         mixed = jnp.concatenate(mixed, axis=-1)
-        mixed = nn.LayerNorm(use_bias=False, name="attention_norm")(mixed) + mixed
-        hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(mixed))
+        tokens = tokens + nn.LayerNorm(use_bias=False, name="attention_norm")(mixed)
+        hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(tokens))
         hidden = nn.Dense(width, name="mlp_out")(hidden)
-        return nn.LayerNorm(use_bias=False, name="mlp_norm")(hidden) + mixed
+        return tokens + nn.LayerNorm(use_bias=False, name="mlp_norm")(hidden)
 
     def _graph(self, tokens, mask, size):
         """GAT; its logits are sums of a part of either token."""
