@@ -20,9 +20,10 @@ from lfm_jax import config
 METHOD = {
     "model.name": "lfm3d",
     "model.bases": "",
+    "model.width": 64,
     "objective.supervised": True,
     "objective.alignment": "procrustes",
-    "optim.learning_rate": 1e-3,
+    "optim.learning_rate": 3e-3,
     "train.steps": 1000,
     "train.validate_every": 500,
     "train.checkpoint_every": 500,
