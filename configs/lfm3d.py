@@ -8,6 +8,7 @@ nothing. What all its presets share is in `METHOD`; they state what differs from
     (none)      the embedded zoo, at a size for two CPU cores
     archive     a folder of keypoint archives, trained longer; name it with
                 --config.data.dir=DIR
+    ablation    eight categories, for sweeps
     debug       seconds; for tests
 
 They combine, and single values may follow: configs/lfm3d.py:archive,train.steps=100.
@@ -31,6 +32,11 @@ METHOD = {
 
 PRESETS = {
     "archive": {"data.dir": "--config.data.dir", "train.steps": 2000},
+    "ablation": {
+        "data.only": "car,chair,dog,drosophila,eagle,hand21,human_mpii16,shark",
+        "train.per_category": 6,
+        "train.steps": 600,
+    },
     "debug": {
         "model.width": 16,
         "model.layers": 1,
