@@ -25,9 +25,9 @@ METHOD = {
     "objective.supervised": True,
     "objective.alignment": "procrustes",
     "optim.learning_rate": 3e-3,
-    "train.steps": 1000,
-    "train.validate_every": 500,
-    "train.checkpoint_every": 500,
+    "train.steps": 600,
+    "train.validate_every": 300,
+    "train.checkpoint_every": 300,
 }
 
 PRESETS = {
@@ -35,7 +35,6 @@ PRESETS = {
     "ablation": {
         "data.only": "car,chair,dog,drosophila,eagle,hand21,human_mpii16,shark",
         "train.per_category": 6,
-        "train.steps": 600,
     },
     "debug": {
         "model.width": 16,

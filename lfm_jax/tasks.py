@@ -37,6 +37,8 @@ from lfm_jax.numerics import (
 )
 from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
 
+ALIGNMENTS = ("pose", "procrustes", "rotation", "none")
+
 Apply = Callable[[PyTree, Observation, Packing | None], Float[ArrayLike, "b n 3"]]
 
 
@@ -51,9 +53,6 @@ class Task:
     """
 
     loss: Callable[..., dict[str, Float[ArrayLike, "b"]]]
-
-
-ALIGNMENTS = ("pose", "procrustes", "rotation", "none")
 
 
 def build(config: ObjectiveConfig) -> Task:

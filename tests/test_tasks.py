@@ -300,19 +300,6 @@ class TestProcrustes:
         with pytest.raises(LfmError, match="procrustes, rotation, none"):
             tasks.build(ObjectiveConfig(alignment="svd"))
 
-    @pytest.mark.parametrize("supervised", [False, True])
-    def test_only_a_supervised_task_opens_labels(self, supervised):
-        config = ObjectiveConfig(supervised=supervised, alignment="procrustes")
-        loss = functools.partial(tasks.build(config).loss, flat, None)
-        with pytest.raises(Exception, match="observation|points3d|Labelled"):
-            loss(
-                observation(truth())
-                if supervised
-                else Labelled(observation(truth()), jnp.zeros((B, N, 3)), None),
-                None,
-                jax.random.key(0),
-            )
-
 
 class TestLift:
     def test_keeps_what_was_observed_and_flips_only_depth(self):

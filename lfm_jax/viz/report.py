@@ -40,8 +40,7 @@ single frame it says where every keypoint lies in 3D. 2D cannot tell a shape fro
 mirror image in depth, so one sign per category was chosen on validation frames.</p>
 """
 FROM_3D = """
-<p><b>A yardstick:</b> this model was trained on 3D labels, to show what 2D alone is
-measured against.</p>
+<p>The model was trained on <b>3D labels</b>: what 2D alone is measured against.</p>
 """
 STATEMENT = """
 <p>Errors are the mean distance to the true points after the best similarity alignment,
