@@ -46,7 +46,7 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: which: lfm2d or lfm3d.
+        name: which: lfm2d, lfm3d or mlp.
         width: features per token.
         layers: transformer blocks.
         heads: attention heads.
@@ -57,6 +57,7 @@ class ModelConfig:
         inject_values: also add it to the values (the published figure; the text has
             queries and keys only).
         sigma: bandwidth of the rff encoding.
+        code: numbers between encoder and decoder of mlp.
         attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
         bases: deformation bases of the factorized models that lfm2d starts from,
             comma-separated, with two models for each number; empty for the published
@@ -73,6 +74,7 @@ class ModelConfig:
     injection: str = "every"
     inject_values: bool = False
     sigma: float = 2.5
+    code: int = 8
     attention: str = "hybrid"
     bases: str = "2,5,9"
     neighbours: int = 4

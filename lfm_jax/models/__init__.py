@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import lfm2d, lfm3d
+from lfm_jax.models import lfm2d, lfm3d, mlp
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
 __all__ = ["NETWORKS", "Model", "Start", "build"]
 
-NETWORKS = {"lfm2d": lfm2d.network, "lfm3d": lfm3d.network}
+NETWORKS = {"lfm2d": lfm2d.network, "lfm3d": lfm3d.network, "mlp": mlp.network}
 
 
 class Model(NamedTuple):
