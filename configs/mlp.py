@@ -6,6 +6,7 @@ What all its presets share is in `METHOD`; they state what differs from that:
 
     (none)      the embedded zoo
     archive     a folder of keypoint archives; name it with --config.data.dir=DIR
+    ablation    eight categories of the archive, those of configs/lfm2d.py: for sweeps
     debug       seconds; for tests
 
 They combine, and single values may follow: configs/mlp.py:archive,model.code=2.
@@ -28,6 +29,12 @@ METHOD = {
 
 PRESETS = {
     "archive": {"data.dir": "--config.data.dir"},
+    "ablation": {
+        "data.only": (
+            "accad__human_locomotion,keypointnet__chair,nsp__cheetah,"
+            "seqik__fly_front_legs,sim__bird,sim__dog,sim__shadow_hand,stacmjx__mouse"
+        ),
+    },
     "debug": {
         "model.width": 16,
         "model.layers": 2,
