@@ -212,46 +212,33 @@ def _jobs(options: argparse.Namespace, individuals: Sequence) -> list[tuple]:
 
 
 def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
+    from lfm_jax.serve import rescaled
     from lfm_jax.writers import write_lifted
 
     kept = lifter.liftable(keypoints, category=options.category, renames=renames)
     lifted = lifter.lift_keypoints(kept, category=options.category, renames=renames)
-    scaling = "lengths: in units of the input; --bone A,B=LENGTH makes them metric"
-    if bone:
-        lifted, scaling = _scale(lifted, lifter.skeleton(options.category), *bone)
+    if bone is not None:
+        lifted = rescaled(lifted, *bone)
     write_lifted(place, lifted, up=options.up)
     if keypoints.individual:
         print(f"individual: {keypoints.individual}")
     print(_summary(lifted, len(keypoints.frames)))
-    print(scaling)
+    print(_scaling(lifted, bone and bone[0]))
     print(f"written to {place}")
 
 
-def _scale(lifted, skeleton, ends: Sequence[str], length: float, units: str) -> tuple:
-    import numpy as np
+def _scaling(lifted, bone: tuple[str, str] | None) -> str:
+    """What lengths are in, and how far to trust that."""
+    from lfm_jax.serve import bone_lengths
 
-    from lfm_jax.config import suggest
-    from lfm_jax.serve import bone_lengths, rescaled
-
-    for name in ends:
-        if name not in skeleton.keypoints:
-            raise LfmError(
-                f"--bone: category '{skeleton.name}' has no keypoint '{name}'"
-                f"{suggest(name, skeleton.keypoints)}."
-            )
-    lengths = bone_lengths(lifted, [skeleton.keypoints.index(name) for name in ends])
-    median = np.median(lengths) if len(lengths) else 0
-    if not median > 0:
-        raise LfmError(
-            f"--bone: '{ends[0]}' and '{ends[1]}' are never both given, or lie on one "
-            "spot: choose another pair."
-        )
-    said = (
-        f"lengths: in {units}, {length / median:.4g} to a unit of the input, from "
-        f"'{ends[0]}' to '{ends[1]}' in {len(lengths)} frames; that length varies by "
-        f"{lengths.std() / median:.0%}"
+    if bone is None:
+        return "lengths: in units of the input; --bone A,B=LENGTH makes them metric"
+    lengths = bone_lengths(lifted, bone)
+    return (
+        f"lengths: in {lifted.units}, {lifted.unit_length:.4g} to a unit of the input, "
+        f"from {bone[0]} to {bone[1]} in {len(lengths)} frames, where that length "
+        f"varies by {lengths.std() / lengths.mean():.1%}"
     )
-    return rescaled(lifted, length / median, units), said
 
 
 # ---------------------------------------------------------------------------- options

@@ -309,17 +309,40 @@ def _check_finite(prediction: Prediction, keypoints: Keypoints2D) -> None:
 # ------------------------------------------------------------------------------ units
 
 
-def bone_lengths(lifted: Lifted, ends: Sequence[int]) -> Float[np.ndarray, "k"]:
+def bone_lengths(lifted: Lifted, bone: tuple[str, str]) -> Float[np.ndarray, "k"]:
     """The distance between two keypoints in the frames where both were given."""
-    one, other = ends
+    one, other = map(lifted.names.index, bone)
     both = lifted.visible[:, one] & lifted.visible[:, other]
     return np.linalg.norm(
         lifted.points3d[both, one] - lifted.points3d[both, other], axis=-1
     )
 
 
-def rescaled(lifted: Lifted, factor: float, units: str) -> Lifted:
-    """The same with all lengths in 3D times `factor`, and so in `units`."""
+def rescaled(
+    lifted: Lifted, bone: tuple[str, str], length: float, units: str
+) -> Lifted:
+    """The same in units in which the median length of a bone is `length`.
+
+    One factor for all frames: under a weak-perspective camera the size of an object
+    that comes nearer grows, and goes on to.
+
+    Raises:
+        LfmError: the category has no such keypoint, or no frame has both.
+    """
+    for name in bone:
+        if name not in lifted.names:
+            raise LfmError(
+                f"Category '{lifted.category}' has no keypoint '{name}' that a bone "
+                f"could end at{suggest(name, lifted.names)}."
+            )
+    lengths = bone_lengths(lifted, bone)
+    median = float(np.median(lengths)) if len(lengths) else 0.0
+    if not median > 0:
+        raise LfmError(
+            f"The bone from '{bone[0]}' to '{bone[1]}' gives no scale: its ends are "
+            "never both visible, or on one spot; choose another."
+        )
+    factor = length / median
     by = np.float32(factor)
     return dataclasses.replace(
         lifted,
@@ -328,7 +351,7 @@ def rescaled(lifted: Lifted, factor: float, units: str) -> Lifted:
         scale=lifted.scale * by,
         translation=lifted.translation * by,
         units=units,
-        unit_length=lifted.unit_length * float(factor),
+        unit_length=lifted.unit_length * factor,
     )
 
 

@@ -58,6 +58,11 @@ def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:
         group = file[tables[0]]
         layout = _read_table if "table" in group else _read_fixed
         titles, values, index = layout(group)
+        if len(titles) != values.shape[1]:
+            raise ValueError(f"{len(titles)} titles of {values.shape[1]} columns")
+        if {len(title) for title in titles} not in ({3}, {4}):
+            raise ValueError("titles without scorer, body part and coordinate")
+    titles = [(title[1] if len(title) == 4 else "", *title[-2:]) for title in titles]
     if not len(values):
         raise LfmError(f"{path} has no frames: its table is empty.")
     labels, frames = labelled(index)
@@ -80,7 +85,8 @@ def _read_table(group: h5py.Group) -> _Table:
     titles, blocks = [], []
     for name in rows.dtype.names:
         if name.startswith("values_block_"):
-            titles += _tuples(group["table"].attrs[f"{name}_kind"])
+            kind = np.asarray(group["table"].attrs[f"{name}_kind"])
+            titles += _tuples(kind.tobytes())
             blocks.append(rows[name])
     return titles, np.concatenate(blocks, 1).astype(float), _texts(rows["index"])
 
@@ -123,7 +129,7 @@ def _tuples(pickled: bytes) -> list[tuple[str, ...]]:
     """
     mark = object()
     stack, memo = [], {}
-    for opcode, argument, _ in pickletools.genops(bytes(pickled)):
+    for opcode, argument, _ in pickletools.genops(pickled):
         match opcode.name:
             case "MARK":
                 stack.append(mark)

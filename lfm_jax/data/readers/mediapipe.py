@@ -103,4 +103,4 @@ def _numbers(
     try:
         return np.array(values, float)
     except OverflowError:
-        return np.full(3, np.inf)  # Refused as infinite.
+        return np.array((np.inf, np.inf, 1))  # Refused as infinite.

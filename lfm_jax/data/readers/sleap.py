@@ -77,7 +77,8 @@ def _instances(labels) -> dict[str, dict[int, np.ndarray]]:
         video = pathlib.PurePath(str(frame.video.filename)).stem
         for name, instance in _of_frame(frame).items():
             key = f"{video} {name}" if len(labels.videos) > 1 else name
-            found.setdefault(key, {})[frame.frame_idx] = _points(instance)
+            number = int(np.int64(frame.frame_idx))  # Damaged ones are too large.
+            found.setdefault(key, {})[number] = _points(instance)
     return found
 
 

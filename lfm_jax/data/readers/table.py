@@ -12,7 +12,7 @@ import csv
 import math
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -103,13 +103,10 @@ def _read_deeplabcut(
     if not rows:
         raise LfmError(f"{path} has no frames: it ends with its header.")
     places = [i for i, cell in enumerate(header["coords"][1:], 1) if cell]
-    columns = deeplabcut_columns(
-        str(path),
-        [
-            [header[title][place] for title in HEADER if title in header]
-            for place in places
-        ],
-    )
+    none = [""] * len(header["coords"])
+    levels = header.get("individuals", none), header["bodyparts"], header["coords"]
+    titles = list(zip(*levels, strict=True))
+    columns = deeplabcut_columns(str(path), [titles[place] for place in places])
     values = _numbers(path, rows, places, [str(column) for column in columns])
     # Labelled images have up to three cells that say which, predictions a number.
     index = [[cell for cell in row[: min(places)] if cell] for _, row in rows]
@@ -125,26 +122,27 @@ def _read_deeplabcut(
     )
 
 
-def deeplabcut_columns(source: str, titles: Sequence[Sequence[str]]) -> list[Column]:
-    """DeepLabCut's titles of columns, which end with individual, bodypart, coordinate.
+def deeplabcut_columns(
+    source: str, titles: Sequence[tuple[str, str, str]]
+) -> list[Column]:
+    """Columns by DeepLabCut's titles: individual, body part and coordinate.
 
     Raises:
-        LfmError: there are none, or one is not as DeepLabCut writes it.
+        LfmError: there are none, or one is of another coordinate.
     """
     if not titles:
         raise LfmError(f"{source} has no columns of keypoints: export it again.")
-    columns = []
     for title in titles:
-        if not 2 <= len(title) <= 4 or title[-1] not in ("x", "y", "likelihood"):
+        if title[-1] not in ("x", "y", "likelihood"):
             raise LfmError(
-                f"{source} has a column '{' '.join(title)}': DeepLabCut's are x, y and "
-                "likelihood of a body part; is a row of the header missing?"
+                f"{source} has a column '{' '.join(title).strip()}', but DeepLabCut's "
+                "are x, y and likelihood of a body part: complete the rows of its "
+                "header."
             )
-        columns.append(Column(title[-3] if len(title) == 4 else "", *title[-2:]))
-    return columns
+    return [Column(*title) for title in titles]
 
 
-def labelled(index: Sequence[str]) -> tuple[tuple[str, ...], Int[np.ndarray, "f"]]:
+def labelled(index: Iterable[str]) -> tuple[tuple[str, ...], Int[np.ndarray, "f"]]:
     """What to call frames, and their numbers, from what a table calls its rows."""
     index = tuple(index)
     if all(re.fullmatch(r"\d{1,15}", cell) for cell in index):
