@@ -19,7 +19,13 @@ import pandas as pd
 import pytest
 from hypothesis import strategies as st
 
-from lfm_jax.data.readers import KINDS, THRESHOLD, read_keypoints
+from lfm_jax.data.readers import (
+    THRESHOLD,
+    apart,
+    hdf5,
+    read_keypoints,
+    sleap,
+)
 from lfm_jax.errors import LfmError
 
 PARTS = ("nose", "neck", "hip", "tail")
@@ -65,9 +71,9 @@ def table(points=POINTS, scores=SCORES, parts=PARTS, animals=ANIMALS):
     return pd.DataFrame(flat, columns=pd.MultiIndex.from_product(names, names=titles))
 
 
-def refused(path, *phrases, **options):
+def refused(path, *phrases, read=read_keypoints, **options):
     with pytest.raises(LfmError) as caught:
-        read_keypoints(path, **options)
+        read(path, **options)
     sentence = str(caught.value)
     assert "\n" not in sentence and sentence.endswith("."), sentence
     for phrase in (path.name, *phrases):
@@ -259,7 +265,14 @@ def test_broken_plain_tables(tmp_path, text, phrases):
     refused(path, *phrases)
 
 
-# ------------------------------------------------------------------ pickles
+# ------------------------------------------------------------------ HDF5
+
+# Without a process of its own, to save its start.
+HERE = {".h5": hdf5.read, ".nwb": hdf5.read_nwb, ".slp": sleap.read}
+
+
+def read_here(path):
+    return HERE[path.suffix](path, THRESHOLD)
 
 
 class Trap:
@@ -278,7 +291,7 @@ def test_a_pickle_in_a_table_is_never_run(tmp_path, protocol):
     with h5py.File(path, "r+") as file:
         attributes = file["df_with_missing/table"].attrs
         attributes["values_block_0_kind"] = np.void(trap)
-    refused(path, "never run")
+    refused(path, "never run", read=read_here)
     assert not (tmp_path / "sprung").exists()
     with warnings.catch_warnings(action="ignore"):
         pickle.loads(trap)[0][1].close()
@@ -332,7 +345,7 @@ def retitle(value):
 def test_broken_tables_of_hdf5(tmp_path, make, phrases):
     with warnings.catch_warnings(action="ignore"):
         make(tmp_path / "a.h5")
-    refused(tmp_path / "a.h5", *phrases)
+    refused(tmp_path / "a.h5", *phrases, read=read_here)
 
 
 # ------------------------------------------------------------------ SLEAP
@@ -414,20 +427,22 @@ def test_broken_projects_of_sleap(tmp_path, part, gone):
         del file[part]
         if not gone:
             file[part] = [1.0, 2.0]
-    refused(path, "damaged or no file of SLEAP")
+    refused(path, "damaged or no file of SLEAP", read=read_here)
 
 
 def test_projects_of_sleap_with_nothing_to_lift(tmp_path):
-    refused(save_sleap(tmp_path / "a.slp", sleap_labels(frames=())), "no frames")
+    path = save_sleap(tmp_path / "a.slp", sleap_labels(frames=()))
+    refused(path, "no frames", read=read_here)
     labels = sleap_labels()
     labels.skeletons.append(sleap_labels().skeletons[0])
-    refused(save_sleap(tmp_path / "b.slp", labels), "2 skeletons")
+    path = save_sleap(tmp_path / "b.slp", labels)
+    refused(path, "2 skeletons", read=read_here)
 
 
 def test_without_sleap_io_the_mend_is_said(tmp_path, monkeypatch):
     path = save_sleap(tmp_path / "a.slp", sleap_labels())
     monkeypatch.setitem(sys.modules, "sleap_io", None)
-    refused(path, "lfm_jax[sleap]")
+    refused(path, "lfm_jax[sleap]", read=read_here)
 
 
 # ------------------------------------------------------------------ NWB
@@ -500,7 +515,8 @@ def replace(data):
     ],
 )
 def test_broken_nwb(tmp_path, change, phrase):
-    refused(save_nwb(tmp_path / "a.nwb", change=change), phrase)
+    path = save_nwb(tmp_path / "a.nwb", change=change)
+    refused(path, phrase, read=read_here)
 
 
 # ------------------------------------------------------------------ MediaPipe
@@ -575,45 +591,62 @@ def test_broken_landmarks(tmp_path, frames, options, phrases):
 # ------------------------------------------------------------------ damage
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """One sound file of each kind."""
-    folder = tmp_path_factory.mktemp("whole")
-    for name, write in DLC_WRITERS.items():
-        write(table(), folder / name)
-    for name in ("a.slp", "a.h5"):
-        save_sleap(folder / name, sleap_labels())
-    save_nwb(folder / "a.nwb")
-    frames = [landmarks(*pair) for pair in zip(SHARES, SURE.tolist(), strict=True)]
-    (folder / "a.json").write_text(json.dumps(frames))
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-DAMAGED = (*DLC_WRITERS, "a.slp", "a.h5", "a.nwb", "a.json")
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-@hypothesis.given(seed=st.integers(0, 2**32), head=st.booleans(), cut=st.booleans())
-@few(15)
-def test_damaged_files_are_read_or_refused(tmp_path, whole, name, seed, head, cut):
-    rng = np.random.default_rng(seed)
-    content = np.frombuffer(whole[name], np.uint8).copy()
-    places = rng.integers(min(len(content), 2500) if head else len(content), size=4)
-    content[places] = rng.integers(256, size=4)
-    size = rng.integers(len(content)) if cut else len(content)
-    (tmp_path / name).write_bytes(content[:size].tobytes())
+def read_or_refused(path):
     try:
-        individuals = read_keypoints(tmp_path / name, image_size=None)
-    except LfmError:
+        individuals = read_keypoints(path)
+    except LfmError as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
         return
     for one in individuals:
         assert np.isfinite(one.points2d).all()
         assert one.points2d.shape[:2] == one.visible.shape
 
 
-def test_every_kind_that_is_read_is_damaged_above():
-    suffixes = {f".{name.rsplit('.', 1)[-1]}" for name in DAMAGED}
-    assert suffixes | {".npz"} == set(KINDS)
+def damage(content, seed):
+    """Some bytes replaced, and, for every other seed, its end cut off."""
+    rng = np.random.default_rng(seed)
+    damaged = np.frombuffer(content, np.uint8).copy()
+    damaged[rng.integers(len(damaged), size=4)] = rng.integers(256, size=4)
+    return damaged[: rng.integers(len(damaged)) if seed % 2 else None].tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json"])
+@hypothesis.given(seed=st.integers(0, 2**32))
+@few(100)
+def test_damaged_text_is_read_or_refused(tmp_path, name, seed):
+    frames = [landmarks(*pair) for pair in zip(SHARES, SURE.tolist(), strict=True)]
+    text = {"a.csv": table().to_csv(), "a.json": json.dumps(frames)}[name]
+    (tmp_path / name).write_bytes(damage(text.encode(), seed))
+    read_or_refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["table.h5", "a.nwb", "a.slp"])
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_hdf5_is_read_or_refused(tmp_path, name, seed):
+    path = tmp_path / name
+    if name == "table.h5":
+        DLC_WRITERS[name](table(), path)
+    else:
+        save_nwb(path) if name == "a.nwb" else save_sleap(path, sleap_labels())
+    path.write_bytes(damage(path.read_bytes(), seed))
+    read_or_refused(path)
+
+
+@pytest.mark.parametrize("program", ["import os; os.abort()", "while True: pass"])
+def test_a_library_that_crashes_or_hangs_is_an_error_like_others(
+    tmp_path, monkeypatch, program
+):
+    monkeypatch.setattr(apart, "_PROGRAM", program)
+    monkeypatch.setattr(apart, "_PATIENCE", 0.3)
+    refused(save_nwb(tmp_path / "a.nwb"), "HDF5 library fails")
+
+
+def test_an_error_of_the_other_process_is_the_one_that_it_had(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"")
+    with pytest.raises(LfmError) as here:
+        read_here(path)
+    refused(path, str(here.value))
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, np.nan])

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 
-from lfm_jax.data.readers import coco, hdf5, mediapipe, npz, sleap, table
+from lfm_jax.data.readers import apart, coco, mediapipe, npz, table
 from lfm_jax.data.readers.keypoints import (
     THRESHOLD,
     Keypoints2D,
@@ -78,8 +78,8 @@ _READERS = {
     ".npz": ("keypoint archive", npz.read),
     ".json": ("COCO keypoints or MediaPipe landmarks", _read_json),
     ".csv": ("table of DeepLabCut, or a plain one", table.read),
-    ".h5": ("table of DeepLabCut or analysis of SLEAP", hdf5.read),
-    ".slp": ("SLEAP", sleap.read),
-    ".nwb": ("NWB pose estimation", hdf5.read_nwb),
+    ".h5": ("table of DeepLabCut or analysis of SLEAP", apart.read),
+    ".slp": ("SLEAP", apart.read),
+    ".nwb": ("NWB pose estimation", apart.read),
 }
 KINDS = {suffix: kind for suffix, (kind, _) in _READERS.items()}
