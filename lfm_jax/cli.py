@@ -7,6 +7,7 @@ status 2.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import re
 import sys
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LfmError as error:
         print(f"lfm: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # Whoever reads the output, `head` perhaps, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -154,18 +158,23 @@ def _add_output(verb: argparse.ArgumentParser) -> None:
 
 
 def _lift(options: argparse.Namespace) -> None:
-    from lfm_jax.serve import Lifter
+    from lfm_jax.serve import Lifter, check_bone
+    from lfm_jax.writers import check_kind
 
     renames, bone = _renames(options.map), _bone(options.bone)
-    jobs = _jobs(options, _read(options))
+    out, individuals = pathlib.Path(options.out), _chosen(options)
+    check_kind(out, options.up, individuals[0].fps)
+    places = _places(out, individuals)
     lifter = Lifter.from_workdir(options.checkpoint)
+    if bone is not None:
+        check_bone(lifter.skeleton(options.category), bone[0])
     failed = []
-    for place, keypoints in jobs:
+    for place, keypoints in zip(places, individuals, strict=True):
         try:
             _lift_one(options, lifter, keypoints, renames, bone, place)
         except LfmError as error:
             failed.append(error)
-    if len(failed) == len(jobs):
+    if len(failed) == len(places):
         raise failed[0]
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
@@ -179,36 +188,38 @@ def _read(options: argparse.Namespace) -> tuple:
     return read_keypoints(options.input, threshold=threshold, image_size=size)
 
 
-def _jobs(options: argparse.Namespace, individuals: Sequence) -> list[tuple]:
-    """Which individuals to lift, and where each is written."""
+def _chosen(options: argparse.Namespace) -> list:
+    """The individuals to lift, with the frame rate that is known of them."""
     from lfm_jax.config import suggest
-    from lfm_jax.writers import check_kind
 
+    individuals = list(_read(options))
     names = [one.individual for one in individuals]
     if options.individual is not None:
         if options.individual not in names:
+            known = suggest(options.individual, names) if any(names) else ""
             raise LfmError(
-                f"{options.input} has no individual '{options.individual}'"
-                f"{suggest(options.individual, names)}."
+                f"{options.input} has no individual '{options.individual}'{known}."
             )
         individuals = [individuals[names.index(options.individual)]]
-    if options.fps is not None:
-        if not 0 < options.fps < float("inf"):
-            raise LfmError(f"--fps {options.fps:g} must be above zero.")
-        individuals = [dataclasses.replace(one, fps=options.fps) for one in individuals]
-    out = pathlib.Path(options.out)
-    check_kind(out, options.up, individuals[0].fps)
+    if options.fps is None:
+        return individuals
+    if not 0 < options.fps < float("inf"):
+        raise LfmError(f"--fps {options.fps:g} must be above zero.")
+    return [dataclasses.replace(one, fps=options.fps) for one in individuals]
+
+
+def _places(out: pathlib.Path, individuals: Sequence) -> list[pathlib.Path]:
+    """Where each individual is written."""
     if len(individuals) == 1:
-        return [(out, individuals[0])]
+        return [out]
     # Names come from a file that nobody vouches for; they must not become paths.
     safe = [re.sub(r"[^\w-]+", "_", one.individual) for one in individuals]
-    if len(set(safe)) < len(safe):
+    if len({name.casefold() for name in safe}) < len(safe):
         raise LfmError(
-            f"{options.input} has individuals whose names differ too little to be "
-            f"names of files ({', '.join(safe)}): choose each with --individual."
+            f"The names of the individuals differ too little to be names of files "
+            f"({', '.join(safe)}): choose each with --individual."
         )
-    places = [out.with_name(f"{out.stem}_{name}{out.suffix}") for name in safe]
-    return list(zip(places, individuals, strict=True))
+    return [out.with_name(f"{out.stem}_{name}{out.suffix}") for name in safe]
 
 
 def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
@@ -306,9 +317,8 @@ def _inspect(options: argparse.Namespace) -> None:
     from lfm_jax.workdir import SKELETONS
 
     individuals = _read(options)
-    print(f"file: {options.input}")
-    for line in describe(individuals):
-        print(line)
+    lines = [f"file: {options.input}", *describe(individuals)]
     if options.checkpoint is not None:
         known, _ = read_skeletons(pathlib.Path(options.checkpoint) / SKELETONS)
-        print(guess(individuals, known))
+        lines.append(guess(individuals, known))
+    print("\n".join(lines))

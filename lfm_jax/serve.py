@@ -318,6 +318,16 @@ def bone_lengths(lifted: Lifted, bone: tuple[str, str]) -> Float[np.ndarray, "k"
     )
 
 
+def check_bone(skeleton: Skeleton, bone: tuple[str, str]) -> None:
+    """Raises `LfmError` where a bone does not join two keypoints of the category."""
+    for name in bone:
+        if name not in skeleton.keypoints:
+            raise LfmError(
+                f"Category '{skeleton.name}' has no keypoint '{name}' that a bone "
+                f"could end at{suggest(name, skeleton.keypoints)}."
+            )
+
+
 def rescaled(
     lifted: Lifted, bone: tuple[str, str], length: float, units: str
 ) -> Lifted:
@@ -329,12 +339,7 @@ def rescaled(
     Raises:
         LfmError: the category has no such keypoint, or no frame has both.
     """
-    for name in bone:
-        if name not in lifted.names:
-            raise LfmError(
-                f"Category '{lifted.category}' has no keypoint '{name}' that a bone "
-                f"could end at{suggest(name, lifted.names)}."
-            )
+    check_bone(Skeleton(lifted.category, lifted.names), bone)
     lengths = bone_lengths(lifted, bone)
     median = float(np.median(lengths)) if len(lengths) else 0.0
     if not median > 0:
