@@ -26,6 +26,7 @@ setuptools.setup(
         "array-record>=0.6",
         "flax>=0.12",
         "grain>=0.2.12",
+        "h5py>=3.11",
         "importlib-resources>=6.0",  # tensorflow-datasets needs it and does not say so
         "jax>=0.10",
         "jaxtyping>=0.3",
@@ -40,14 +41,19 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        "sleap": ["sleap-io>=0.9"],  # reads .slp; brings half a gigabyte along
+        "c3d": ["ezc3d>=1.7"],  # writes .c3d
         "test": [
+            "lfm_jax[c3d,sleap]",
             "beartype>=0.19",
             "hypothesis>=6.100",
             "import-linter>=2.0",
+            "pandas>=2.2",
             "pytest>=9.0",
             "pytest-xdist>=3.8",
             "ruff>=0.12",
             "scipy>=1.13",
+            "tables>=3.10",  # with pandas, what DeepLabCut writes its files with
         ],
     },
     entry_points={"console_scripts": ["lfm = lfm_jax.cli:main"]},

@@ -6,6 +6,10 @@ status 2.
 """
 
 import argparse
+import dataclasses
+import os
+import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,18 +19,28 @@ DESCRIPTION = "3D skeletons from 2D keypoints of any object, learned without 3D 
 LIFT = """\
 Lift 2D keypoints to 3D with a trained model.
 
-INPUT is a keypoint archive (.npz with points2d [frames, keypoints, 2] and, optionally,
-visibility [frames, keypoints] and names [keypoints]) or a COCO keypoint file (.json).
-Its keypoints are matched to those of the category by name, in any order; keypoints
-that it lacks are predicted from the others. OUT holds, in the order of the category's
-keypoints (names): points3d, points2d, visible, canonical, posed, rotation, scale,
-translation, reprojection (percent of the size of the shape), edges, category,
-depth_sign, labels (of the frames). Lengths are in the units of the input.
+INPUT holds 2D keypoints: DeepLabCut (.csv, .h5), SLEAP (.slp, .h5), COCO or MediaPipe
+(.json), NWB (.nwb), a plain table (.csv) or a keypoint archive (.npz). Its keypoints
+are matched to those of the category by name, in any order; keypoints that it lacks are
+predicted from the others. Frames with fewer than 4 visible points are left out and
+counted. OUT is .npz (everything), .csv (the table of Anipose), .trc or .c3d; several
+individuals become several files, OUT with _NAME before its suffix. Frame: x right and
+y down as in the image, z away from the camera. Lengths are in the units of the input
+unless --bone gives a scale. docs/files.md has the details.
 """
 LIFT_EXAMPLE = """\
 example:
-  lfm lift walk.json --checkpoint=runs/lfm2d --category=dog \\
-      --map snout=Nose --map tail=TailBase --out=walk.npz
+  lfm lift walk.csv --checkpoint=runs/lfm2d --category=dog \\
+      --map snout=Nose --map tail=TailBase --bone Hip,Knee=120mm --out=walk.npz
+"""
+INSPECT = """\
+Say what a file of 2D keypoints holds: its kind, individuals, frames, keypoints, and how
+much of each is missing. With --checkpoint, guess by the names of the keypoints which
+category of that model they are of.
+"""
+INSPECT_EXAMPLE = """\
+example:
+  lfm inspect walk.csv --checkpoint=runs/lfm2d
 """
 TRAINING = """\
 training and evaluation have a command of their own:
@@ -42,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LfmError as error:
         print(f"lfm: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # Whoever reads the output, `head` perhaps, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -49,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lfm",
         description=DESCRIPTION,
-        epilog=f"lift, {LIFT_EXAMPLE}\n{TRAINING}",
+        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n{TRAINING}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -61,37 +78,181 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     lift.set_defaults(verb=_lift)
-    lift.add_argument("input", metavar="INPUT", help="2D keypoints, .npz or .json")
-    lift.add_argument(
+    _add_input(lift)
+    _add_model(lift)
+    _add_output(lift)
+    inspect = verbs.add_parser(
+        "inspect",
+        help="say what a file of 2D keypoints holds",
+        description=INSPECT,
+        epilog=INSPECT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inspect.set_defaults(verb=_inspect)
+    _add_input(inspect)
+    inspect.add_argument(
+        "--checkpoint", metavar="DIR", help="work directory of a run, to guess from"
+    )
+    return parser
+
+
+def _add_input(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("input", metavar="INPUT", help="file of 2D keypoints")
+    verb.add_argument(
+        "--threshold",
+        metavar="P",
+        type=float,
+        help="points less likely than this count as missing (default: 0.6)",
+    )
+    verb.add_argument(
+        "--image-size",
+        metavar="WIDTHxHEIGHT",
+        help="pixels of the image, where coordinates are shares of it (MediaPipe)",
+    )
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
         "--checkpoint", metavar="DIR", required=True, help="work directory of a run"
     )
-    lift.add_argument(
+    verb.add_argument(
         "--category", metavar="NAME", required=True, help="what the keypoints are of"
     )
-    lift.add_argument(
+    verb.add_argument(
         "--map",
         metavar="THEIRS=OURS",
         action="append",
         default=[],
         help="a keypoint of INPUT and what the category calls it; may be repeated",
     )
-    lift.add_argument("--out", metavar="OUT", required=True, help="file to write, .npz")
-    return parser
+    verb.add_argument(
+        "--individual", metavar="NAME", help="lift only this one of several"
+    )
+
+
+def _add_output(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--bone",
+        metavar="A,B=LENGTH",
+        help="the true distance of two keypoints of the category, in mm (or 12cm, "
+        "0.12m): scales so that their median distance is that",
+    )
+    verb.add_argument(
+        "--fps",
+        metavar="RATE",
+        type=float,
+        help="frames per second, where INPUT does not say; .trc and .c3d need it",
+    )
+    verb.add_argument(
+        "--up",
+        choices=("y", "z"),
+        default="",
+        help="turn a .csv, .trc or .c3d so that this axis points up in the image",
+    )
+    verb.add_argument(
+        "--out", metavar="OUT", required=True, help="file to write, by its suffix"
+    )
+
+
+# ------------------------------------------------------------------------------- lift
 
 
 def _lift(options: argparse.Namespace) -> None:
-    from lfm_jax.data.readers import read_keypoints
-    from lfm_jax.serve import Lifter, write_lifted
+    from lfm_jax.serve import Lifter, check_bone
+    from lfm_jax.writers import check_kind
 
-    renames = _renames(options.map)
-    keypoints = read_keypoints(options.input)
+    renames, bone = _renames(options.map), _bone(options.bone)
+    out, individuals = pathlib.Path(options.out), _chosen(options)
+    check_kind(out, options.up, individuals[0].fps)
+    places = _places(out, individuals)
     lifter = Lifter.from_workdir(options.checkpoint)
-    lifted = lifter.lift_keypoints(
-        keypoints, category=options.category, renames=renames
+    if bone is not None:
+        check_bone(lifter.skeleton(options.category), bone[0])
+    failed = []
+    for place, keypoints in zip(places, individuals, strict=True):
+        try:
+            _lift_one(options, lifter, keypoints, renames, bone, place)
+        except LfmError as error:
+            failed.append(error)
+    if len(failed) == len(places):
+        raise failed[0]
+    for error in failed:
+        print(f"left out: {error}", file=sys.stderr)
+
+
+def _read(options: argparse.Namespace) -> tuple:
+    from lfm_jax.data.readers import THRESHOLD, read_keypoints
+
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    size = _image_size(options.image_size)
+    return read_keypoints(options.input, threshold=threshold, image_size=size)
+
+
+def _chosen(options: argparse.Namespace) -> list:
+    """The individuals to lift, with the frame rate that is known of them."""
+    from lfm_jax.config import suggest
+
+    individuals = list(_read(options))
+    names = [one.individual for one in individuals]
+    if options.individual is not None:
+        if options.individual not in names:
+            known = suggest(options.individual, names) if any(names) else ""
+            raise LfmError(
+                f"{options.input} has no individual '{options.individual}'{known}."
+            )
+        individuals = [individuals[names.index(options.individual)]]
+    if options.fps is None:
+        return individuals
+    if not 0 < options.fps < float("inf"):
+        raise LfmError(f"--fps {options.fps:g} must be above zero.")
+    return [dataclasses.replace(one, fps=options.fps) for one in individuals]
+
+
+def _places(out: pathlib.Path, individuals: Sequence) -> list[pathlib.Path]:
+    """Where each individual is written."""
+    if len(individuals) == 1:
+        return [out]
+    # Names come from a file that nobody vouches for; they must not become paths.
+    safe = [re.sub(r"[^\w-]+", "_", one.individual) for one in individuals]
+    if len({name.casefold() for name in safe}) < len(safe):
+        raise LfmError(
+            f"The names of the individuals differ too little to be names of files "
+            f"({', '.join(safe)}): choose each with --individual."
+        )
+    return [out.with_name(f"{out.stem}_{name}{out.suffix}") for name in safe]
+
+
+def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
+    from lfm_jax.serve import rescaled
+    from lfm_jax.writers import write_lifted
+
+    kept = lifter.liftable(keypoints, category=options.category, renames=renames)
+    lifted = lifter.lift_keypoints(kept, category=options.category, renames=renames)
+    if bone is not None:
+        lifted = rescaled(lifted, *bone)
+    write_lifted(place, lifted, up=options.up)
+    if keypoints.individual:
+        print(f"individual: {keypoints.individual}")
+    print(_summary(lifted, len(keypoints.frames)))
+    print(_scaling(lifted, bone and bone[0]))
+    print(f"written to {place}")
+
+
+def _scaling(lifted, bone: tuple[str, str] | None) -> str:
+    """What lengths are in, and how far to trust that."""
+    from lfm_jax.serve import bone_lengths
+
+    if bone is None:
+        return "lengths: in units of the input; --bone A,B=LENGTH makes them metric"
+    lengths = bone_lengths(lifted, bone)
+    return (
+        f"lengths: in {lifted.units}, {lifted.unit_length:.4g} to a unit of the input, "
+        f"from {bone[0]} to {bone[1]} in {len(lengths)} frames, where that length "
+        f"varies by {lengths.std() / lengths.mean():.1%}"
     )
-    write_lifted(options.out, lifted)
-    print(_summary(lifted))
-    print(f"written to {options.out}")
+
+
+# ---------------------------------------------------------------------------- options
 
 
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
@@ -106,13 +267,58 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
     return renames
 
 
-def _summary(lifted) -> str:
+def _bone(option: str | None) -> tuple[tuple[str, str], float, str] | None:
+    """Two keypoints, their distance and its unit."""
+    if option is None:
+        return None
+    match = re.fullmatch(r"([^,=]+),([^,=]+)=([0-9.eE+-]+) ?(mm|cm|m|)", option)
+    try:
+        length = float(match[3])
+    except (TypeError, ValueError):
+        length = 0.0
+    if not 0 < length < float("inf"):
+        raise LfmError(
+            f"--bone {option} is not of the form A,B=LENGTH, such as Hip,Knee=120mm."
+        )
+    return (match[1], match[2]), length, match[4] or "mm"
+
+
+def _image_size(option: str | None) -> tuple[int, int] | None:
+    if option is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", option)
+    if not match:
+        raise LfmError(
+            f"--image-size {option} is not of the form WIDTHxHEIGHT, such as 1920x1080."
+        )
+    return int(match[1]), int(match[2])
+
+
+def _summary(lifted, frames: int) -> str:
     given = lifted.visible.any(0)
     shown, hidden, unknown = given.sum(), (~given).sum(), len(lifted.unknown)
     which = f" ({', '.join(lifted.unknown)})" if unknown else ""
+    count = len(lifted.points2d)
     return f"""\
-{lifted.category}: {len(lifted.points2d)} frames, {lifted.visible.sum()} visible points
+{lifted.category}: {count} frames, {lifted.visible.sum()} visible points; \
+{frames - count} of {frames} frames left out (too few points)
 keypoints: {shown} of {len(given)} seen, {hidden} hidden in every frame, \
 {unknown} of the input unknown to the category{which}
 reprojection error: {lifted.reprojection.mean():.2f} % of the size of the shape
 sign of depth: {lifted.depth_sign}"""
+
+
+# ---------------------------------------------------------------------------- inspect
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from lfm_jax.inspection import describe, guess
+    from lfm_jax.skeleton_io import read_skeletons
+    from lfm_jax.workdir import SKELETONS
+
+    individuals = _read(options)
+    lines = [f"file: {options.input}", *describe(individuals)]
+    if options.checkpoint is not None:
+        known, _ = read_skeletons(pathlib.Path(options.checkpoint) / SKELETONS)
+        lines.append(guess(individuals, known))
+    print("\n".join(lines))

@@ -5,7 +5,7 @@
 
 A user's keypoints are matched to those of the category by name; whatever comes out is
 in the category's order. Frames are the camera's: x and y are those of the image, z is
-depth along the viewing axis, all in the units of the input.
+depth along the viewing axis, all in the units of the input unless `rescaled`.
 """
 
 import dataclasses
@@ -52,6 +52,11 @@ class Lifted:
             points, in percent of their RMS radius.
         depth_sign: "chosen on validation", or "undetermined" where the category came
             without 3D: the shape may then be its own mirror image in depth.
+        frames: the number of each frame in its video, from 0.
+        individual: what the source calls the individual; may be empty.
+        fps: frames per second, NaN where not known.
+        units: of lengths in 3D; "input" where they are those of the 2D.
+        unit_length: one unit of points2d in `units`.
     """
 
     category: str
@@ -69,6 +74,11 @@ class Lifted:
     translation: Float[np.ndarray, "f 2"]
     reprojection: Float[np.ndarray, "f"]
     depth_sign: str
+    frames: Int[np.ndarray, "f"]
+    individual: str
+    fps: float
+    units: str = "input"
+    unit_length: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +187,32 @@ class Lifter:
             depth_sign=(
                 "chosen on validation" if self.has_truth[index] else "undetermined"
             ),
+            frames=keypoints.frames,
+            individual=keypoints.individual,
+            fps=keypoints.fps,
         )
+
+    def liftable(
+        self,
+        keypoints: Keypoints2D,
+        *,
+        category: str,
+        renames: Mapping[str, str] | None = None,
+    ) -> Keypoints2D:
+        """The frames that can be lifted: with enough visible points of the category.
+
+        Raises:
+            LfmError: no frame can be, or as `lift`.
+        """
+        arranged = arrange(keypoints, self.skeleton(category), renames or {})
+        enough = liftable_frames(*arranged[:2])
+        if not enough.any():
+            raise LfmError(
+                f"{keypoints.source}: no frame has {MIN_VISIBLE} visible points of "
+                f"'{category}' at different places: try a lower --threshold, or --map "
+                "more of its keypoints."
+            )
+        return keypoints.take(enough)
 
     def _index(self, category: str) -> int:
         if category not in self.categories:
@@ -189,6 +224,15 @@ class Lifter:
 
 
 # ----------------------------------------------------------------------------- frames
+
+
+def liftable_frames(
+    points2d: Float[np.ndarray, "f n 2"], visible: Bool[np.ndarray, "f n"]
+) -> Bool[np.ndarray, "f"]:
+    """Frames with at least MIN_VISIBLE points that are not all on one spot."""
+    largest = np.abs(points2d).max((-2, -1))
+    spread = _spread(points2d, visible)
+    return (visible.sum(-1) >= MIN_VISIBLE) & (spread > RESOLUTION * largest)
 
 
 def _check_frames(
@@ -261,35 +305,61 @@ def _check_finite(prediction: Prediction, keypoints: Keypoints2D) -> None:
         )
 
 
-# ------------------------------------------------------------------------------ files
+# ------------------------------------------------------------------------------ units
 
 
-def write_lifted(path: str | os.PathLike, lifted: Lifted) -> None:
-    """Write an npz of plain arrays atomically.
+def bone_lengths(lifted: Lifted, bone: tuple[str, str]) -> Float[np.ndarray, "k"]:
+    """The distance between two keypoints in the frames where both were given."""
+    one, other = map(lifted.names.index, bone)
+    both = lifted.visible[:, one] & lifted.visible[:, other]
+    return np.linalg.norm(
+        lifted.points3d[both, one] - lifted.points3d[both, other], axis=-1
+    )
 
-    Keys are the attributes of `Lifted`, and `units`, which is "input": lengths are in
-    the units of the 2D.
+
+def check_bone(skeleton: Skeleton, bone: tuple[str, str]) -> None:
+    """Raises `LfmError` where a bone does not join two keypoints of the category."""
+    for name in bone:
+        if name not in skeleton.keypoints:
+            raise LfmError(
+                f"Category '{skeleton.name}' has no keypoint '{name}' that a bone "
+                f"could end at{suggest(name, skeleton.keypoints)}."
+            )
+
+
+def rescaled(
+    lifted: Lifted, bone: tuple[str, str], length: float, units: str
+) -> Lifted:
+    """The same in units in which the median length of a bone is `length`.
+
+    One factor for all frames: under a weak-perspective camera the size of an object
+    that comes nearer grows, and goes on to.
 
     Raises:
-        LfmError: the file cannot be written there.
+        LfmError: the category has no such keypoint, or no frame has both.
     """
-    path = pathlib.Path(path)
-    if not path.name:
-        raise LfmError(f"{path} is not a name of a file: give one that ends in .npz.")
-    arrays = {}
-    for field in dataclasses.fields(lifted):
-        value = getattr(lifted, field.name)
-        arrays[field.name] = np.asarray(
-            value, None if isinstance(value, np.ndarray) else str
-        )
-    try:
-        with workdir.replacing(path) as beside, open(beside, "wb") as file:
-            np.savez_compressed(file, **arrays, units="input")
-    except OSError as error:
+    check_bone(Skeleton(lifted.category, lifted.names), bone)
+    lengths = bone_lengths(lifted, bone)
+    median = float(np.median(lengths)) if len(lengths) else 0.0
+    if not median > 0:
         raise LfmError(
-            f"{path} cannot be written ({error.strerror or error}): choose another "
-            "place."
-        ) from error
+            f"The bone from '{bone[0]}' to '{bone[1]}' gives no scale: its ends are "
+            "never both visible, or on one spot; choose another."
+        )
+    factor = length / median
+    by = np.float32(factor)
+    return dataclasses.replace(
+        lifted,
+        points3d=lifted.points3d * by,
+        posed=lifted.posed * by,
+        scale=lifted.scale * by,
+        translation=lifted.translation * by,
+        units=units,
+        unit_length=lifted.unit_length * factor,
+    )
+
+
+# ----------------------------------------------------------------------------- reading
 
 
 def _read_workdir(

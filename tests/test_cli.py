@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from lfm_jax import cli, serve
+from lfm_jax.data.readers import THRESHOLD
+from lfm_jax.skeleton_io import write_skeletons
 from lfm_jax.types import Pose, Prediction, Skeleton
+from lfm_jax.workdir import SKELETONS
 
 DOG = Skeleton("dog", tuple(f"joint_{i}" for i in range(20)), ((0, 1),))
 FRAMES = np.random.default_rng(0).normal(size=(2, 20, 2)).astype(np.float32)
@@ -28,9 +31,10 @@ def lift(tmp_path, monkeypatch, capsys):
     lifter = serve.Lifter((DOG,), (False,), predict)
     monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
 
-    def run(*more, **arrays):
-        np.savez(tmp_path / "in.npz", **arrays)
-        given = [str(tmp_path / "in.npz"), "--checkpoint=runs", "--category=dog"]
+    def run(*more, name="in.npz", **arrays):
+        if arrays:
+            np.savez(tmp_path / name, **arrays)
+        given = [str(tmp_path / name), "--checkpoint=runs", "--category=dog"]
         status = cli.main(["lift", *given, f"--out={tmp_path / 'out.npz'}", *more])
         return status, *capsys.readouterr()
 
@@ -46,9 +50,10 @@ def lfm(*arguments):
 def test_help_explains_every_verb_with_an_example():
     shown = lfm("--help")
     assert shown.returncode == 0
-    assert "lfm lift walk.json --checkpoint=" in shown.stdout
+    assert "lfm lift walk.csv --checkpoint=" in shown.stdout
     assert "python -m lfm_jax.main" in shown.stdout
-    assert "lfm lift walk.json" in lfm("lift", "--help").stdout
+    assert "lfm lift walk.csv" in lfm("lift", "--help").stdout
+    assert "lfm inspect walk.csv" in lfm("inspect", "--help").stdout
 
 
 def test_help_comes_at_once_because_nothing_heavy_is_imported():
@@ -84,12 +89,148 @@ def test_bad_input_is_one_sentence_and_status_two(lift, tmp_path):
         (["--map=a"], FRAMES, "theirs=ours"),
         (["--map=a=b", "--map=a=c"], FRAMES, "twice"),
         (["--category=cat"], FRAMES, "'cat'"),
+        (["--individual=ada"], FRAMES, "'ada'"),
+        (["--fps=0"], FRAMES, "--fps"),
+        (["--fps=nan"], FRAMES, "--fps"),
+        (["--image-size=big"], FRAMES, "1920x1080"),
+        (["--image-size=0x5"], FRAMES, "1920x1080"),
+        (["--threshold=2"], FRAMES, "threshold"),
+        (["--up=y"], FRAMES, "--up"),
+        (["--out=out.mat"], FRAMES, ".c3d"),
+        (["--out=out.trc"], FRAMES, "--fps"),
+        (["--bone=joint_1,joint_2"], FRAMES, "A,B=LENGTH"),
+        (["--bone=joint_1,joint_2=4 miles"], FRAMES, "A,B=LENGTH"),
+        (["--bone=joint_1,joint_2=-4"], FRAMES, "A,B=LENGTH"),
+        (["--bone=joint_1,joint_2=1e999"], FRAMES, "A,B=LENGTH"),
+        (["--bone=joint_1,jont_2=4"], FRAMES, "'joint_2'"),
+        ([], FRAMES * np.nan, "no visible point"),
+        ([], FRAMES[:, :1].repeat(20, 1), "no frame has 4"),
     )
     for more, points, phrase in cases:
         status, out, err = lift(*more, points2d=points)
         assert (status, out) == (2, "")
         assert err.startswith("lfm: ") and phrase in err and err.count("\n") == 1
     assert not (tmp_path / "out.npz").exists()
+
+
+def table(path, animals, frames=FRAMES):
+    """A DeepLabCut table of animals that are the frames, moved to the right."""
+    columns = [(a, j, c) for a in animals for j in DOG.keypoints for c in "xy"]
+    rows = [["scorer", *["net"] * len(columns)]]
+    for level, title in enumerate(("individuals", "bodyparts", "coords")):
+        rows.append([title, *(column[level] for column in columns)])
+    for i, frame in enumerate(frames):
+        moved = (frame + (100 * k, 0) for k in range(len(animals)))
+        rows.append([str(i), *(str(v) for one in moved for v in one.flat)])
+    path.write_text("\n".join(map(",".join, rows)))
+
+
+def load(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_individuals_come_out_one_by_one(lift, tmp_path):
+    table(tmp_path / "in.csv", ["ada", "bob"])
+    status, out, err = lift(name="in.csv")
+    assert status == 0, err
+    assert out.count("dog: 2 frames") == 2 and "individual: bob" in out
+    ada, bob = (load(tmp_path / f"out_{name}.npz") for name in ("ada", "bob"))
+    assert (ada["individual"], bob["individual"]) == ("ada", "bob")
+    moved = ada["points2d"] + np.array([100, 0], np.float32)
+    np.testing.assert_allclose(bob["points2d"], moved, rtol=1e-6)
+    assert lift("--individual=bob", name="in.csv")[0] == 0
+    np.testing.assert_array_equal(load(tmp_path / "out.npz")["posed"], bob["posed"])
+
+
+def test_names_of_individuals_never_become_paths(lift, tmp_path):
+    table(tmp_path / "in.csv", ["../../up", "a/b"])
+    assert lift(name="in.csv")[0] == 0
+    written = {p.name for p in tmp_path.iterdir()} - {"in.csv"}
+    assert written == {"out__up.npz", "out_a_b.npz"}
+    table(tmp_path / "in.csv", ["a/b", "a.b"])
+    status, _, err = lift(name="in.csv")
+    assert status == 2 and "--individual" in err
+
+
+def test_an_individual_that_is_not_there_is_left_out_and_said(lift, tmp_path):
+    table(tmp_path / "in.csv", ["ada", "bob"])
+    text = (tmp_path / "in.csv").read_text().split("\n")
+    gone = [",".join(row.split(",")[:41]) + "," * 40 for row in text[4:]]
+    (tmp_path / "in.csv").write_text("\n".join([*text[:4], *gone]))
+    status, out, err = lift(name="in.csv")
+    assert status == 0 and "individual: ada" in out
+    assert err.startswith("left out: ") and "(bob)" in err and err.count("\n") == 1
+    assert not (tmp_path / "out_bob.npz").exists()
+
+
+def test_frames_with_too_few_points_are_left_out_and_counted(lift, tmp_path):
+    points = np.concatenate((FRAMES[:1], FRAMES * np.nan, FRAMES[1:]))
+    status, out, err = lift(points2d=points)
+    assert status == 0, err
+    assert "dog: 2 frames" in out and "2 of 4 frames left out" in out
+    assert load(tmp_path / "out.npz")["frames"].tolist() == [0, 3]
+
+
+def test_a_bone_of_known_length_gives_metric_scale(lift, tmp_path):
+    status, out, err = lift("--bone=joint_3,joint_7=12cm", points2d=FRAMES)
+    assert status == 0, err
+    lifted = load(tmp_path / "out.npz")
+    assert lifted["units"] == "cm" and "lengths: in cm" in out
+    apart = lifted["points3d"][:, 3] - lifted["points3d"][:, 7]
+    np.testing.assert_allclose(np.median(np.linalg.norm(apart, axis=-1)), 12, rtol=1e-5)
+
+
+def test_the_threshold_of_the_help_is_the_one_that_is_used():
+    assert f"(default: {THRESHOLD:g})" in lfm("lift", "--help").stdout
+
+
+# ------------------------------------------------------------------ inspect
+
+
+@pytest.fixture
+def inspect(tmp_path, capsys):
+    """Runs `lfm inspect`; gives what it prints."""
+    skeletons = Skeleton("fish", ("Joint_1", "fin")), DOG
+    write_skeletons(tmp_path / SKELETONS, skeletons, (False, False))
+
+    def run(path):
+        assert cli.main(["inspect", str(path), f"--checkpoint={tmp_path}"]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_inspect_says_what_is_missing_and_guesses(inspect, tmp_path):
+    points = np.concatenate([FRAMES] * 2) * 100
+    points[1, 3] = points[2, 3] = np.nan
+    points[3, 3:] = np.nan
+    np.savez(tmp_path / "in.npz", points2d=points, names=DOG.keypoints, fps=30)
+    out = inspect(tmp_path / "in.npz")
+    assert "kind: keypoint archive" in out and "individuals: 1\n" in out
+    assert "4 frames (0 to 3), 20 keypoints, 23.8% missing" in out
+    assert "3 frames have enough" in out and "frames per second: 30" in out
+    assert "joint_3: 75.0% missing" in out and "joint_2: 0.0% missing" in out
+    assert "--category=dog" in out and "shares 20 names" in out
+    assert "joint_0-joint_1" in out
+
+
+def test_inspect_without_names_guesses_nothing(inspect, tmp_path):
+    np.savez(tmp_path / "in.npz", points2d=FRAMES)
+    out = inspect(tmp_path / "in.npz")
+    assert "keypoint 19, no name: 0.0% missing" in out and "guess: none" in out
+
+
+def test_inspect_finds_where_two_individuals_change_places(inspect, tmp_path):
+    frames = FRAMES[:1] + np.arange(12)[:, None, None]
+    table(tmp_path / "in.csv", ["ada", "bob"], frames)
+    assert "change places" not in inspect(tmp_path / "in.csv")
+    rows = [row.split(",") for row in (tmp_path / "in.csv").read_text().split("\n")]
+    for row in rows[4 + 7 :]:
+        row[1:] = row[41:] + row[1:41]
+    (tmp_path / "in.csv").write_text("\n".join(map(",".join, rows)))
+    out = inspect(tmp_path / "in.csv")
+    assert out.count("change places") == 1 and "at frame 7;" in out
 
 
 def test_no_traceback_reaches_the_terminal(tmp_path):

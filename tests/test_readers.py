@@ -12,7 +12,7 @@ from lfm_jax.errors import LfmError
 
 NAMES = ("nose", "neck", "hip", "tail")
 RNG = np.random.default_rng(0)
-POINTS = RNG.normal(size=(3, 4, 2)).astype(np.float32)
+POINTS = RNG.normal(size=(3, 4, 2)).astype(np.float32) * 100
 FEW = hypothesis.settings(
     max_examples=150,
     deadline=None,
@@ -28,6 +28,12 @@ def save(path, **arrays):
 def dump(path, content):
     path.write_text(json.dumps(content))
     return path
+
+
+def read(path, **options):
+    """The only individual of a file."""
+    (one,) = read_keypoints(path, **options)
+    return one
 
 
 def coco(points=POINTS, visible=None, names=NAMES):
@@ -50,12 +56,12 @@ def coco(points=POINTS, visible=None, names=NAMES):
 def test_npz_without_visibility_hides_exactly_the_nan_points(tmp_path):
     points = POINTS.copy()
     points[1, 2, 0] = np.nan
-    read = read_keypoints(save(tmp_path / "a.npz", points2d=points))
+    one = read(save(tmp_path / "a.npz", points2d=points))
     hidden = np.zeros((3, 4), bool)
     hidden[1, 2] = True
-    np.testing.assert_array_equal(read.visible, ~hidden)
-    np.testing.assert_array_equal(read.points2d[~hidden], POINTS[~hidden])
-    assert np.isfinite(read.points2d).all() and read.names is None
+    np.testing.assert_array_equal(one.visible, ~hidden)
+    np.testing.assert_array_equal(one.points2d[~hidden], POINTS[~hidden])
+    assert np.isfinite(one.points2d).all() and one.names is None
 
 
 def test_npz_with_visibility_takes_it_whatever_hidden_points_hold(tmp_path):
@@ -64,49 +70,51 @@ def test_npz_with_visibility_takes_it_whatever_hidden_points_hold(tmp_path):
     points = POINTS.copy()
     points[0, 0], points[2, 3] = np.nan, np.inf
     path = save(tmp_path / "a.npz", points2d=points, visibility=visible, names=NAMES)
-    read = read_keypoints(path)
-    np.testing.assert_array_equal(read.visible, visible)
-    assert not read.points2d[~visible].any()
-    assert read.names == NAMES
+    one = read(path)
+    np.testing.assert_array_equal(one.visible, visible)
+    assert not one.points2d[~visible].any()
+    assert one.names == NAMES
 
 
 def test_projected2d_is_read_where_there_is_no_points2d(tmp_path):
     path = save(tmp_path / "a.npz", projected2d=POINTS, points3d=np.zeros((3, 4, 3)))
-    np.testing.assert_array_equal(read_keypoints(path).points2d, POINTS)
+    np.testing.assert_array_equal(read(path).points2d, POINTS)
 
 
 def test_an_array_that_is_not_needed_may_be_anything(tmp_path):
     extra = np.array([{"a": 1}], object)
     path = save(tmp_path / "a.npz", points2d=POINTS, extra=extra)
-    np.testing.assert_array_equal(read_keypoints(path).points2d, POINTS)
+    np.testing.assert_array_equal(read(path).points2d, POINTS)
 
 
-@hypothesis.given(st.integers(0, 2**12 - 1))
+@hypothesis.given(st.integers(1, 2**12 - 1))
 @FEW
 def test_coco_round_trip(tmp_path, bits):
     visible = (bits >> np.arange(12) & 1).astype(bool).reshape(3, 4)
-    read = read_keypoints(dump(tmp_path / "a.json", coco(visible=visible)))
-    np.testing.assert_array_equal(read.visible, visible)
-    np.testing.assert_array_equal(read.points2d, POINTS * visible[..., None])
-    assert read.names == NAMES
-    assert read.labels[2] == "frame 2 (image 7, annotation 12)"
+    one = read(dump(tmp_path / "a.json", coco(visible=visible)))
+    np.testing.assert_array_equal(one.visible, visible)
+    np.testing.assert_array_equal(one.points2d, POINTS * visible[..., None])
+    assert one.names == NAMES
+    assert one.labels[2] == "frame 2 (image 7, annotation 12)"
 
 
 def test_coco_results_without_categories(tmp_path):
     results = [
         {"image_id": 3, "keypoints": [1, 2, 0.9, 0, 0, 0, 3, 4, 0.1], "score": 1.0}
     ]
-    read = read_keypoints(dump(tmp_path / "r.JSON", results))
-    assert read.names is None and read.labels == ("frame 0 (image 3)",)
-    assert read.visible.tolist() == [[True, False, True]]
-    assert read.points2d.tolist() == [[[1, 2], [0, 0], [3, 4]]]
+    one = read(dump(tmp_path / "r.JSON", results))
+    assert one.names is None and one.labels == ("frame 0 (image 3)",)
+    assert one.visible.tolist() == [[True, False, False]]
+    assert one.points2d.tolist() == [[[1, 2], [0, 0], [0, 0]]]
+    one = read(tmp_path / "r.JSON", threshold=0.1)
+    assert one.visible.tolist() == [[True, False, True]]
 
 
 def test_categories_that_share_their_keypoints_are_one_kind(tmp_path):
     content = coco()
     content["categories"].append({"id": 2, "keypoints": list(NAMES)})
     content["annotations"][1]["category_id"] = 2
-    assert read_keypoints(dump(tmp_path / "a.json", content)).names == NAMES
+    assert read(dump(tmp_path / "a.json", content)).names == NAMES
 
 
 # ------------------------------------------------------------------ what is refused
@@ -213,8 +221,8 @@ def test_a_file_that_is_not_there(tmp_path):
     refused(tmp_path / "none.npz", "does not exist")
     (tmp_path / "folder.npz").mkdir()
     refused(tmp_path / "folder.npz", "not a file")
-    (tmp_path / "a.csv").touch()
-    refused(tmp_path / "a.csv", ".npz", ".json")
+    (tmp_path / "a.mp4").touch()
+    refused(tmp_path / "a.mp4", ".npz", ".json", ".csv")
 
 
 # ------------------------------------------------------------------ damage
@@ -222,11 +230,11 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def reads_or_refuses(path):
     try:
-        read = read_keypoints(path)
+        one = read(path)
     except LfmError:
         return
-    assert np.isfinite(read.points2d).all()
-    assert read.points2d.shape[:2] == read.visible.shape
+    assert np.isfinite(one.points2d).all()
+    assert one.points2d.shape[:2] == one.visible.shape
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.json"])

@@ -17,8 +17,9 @@ from lfm_jax import models
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, ModelConfig
 from lfm_jax.data.matching import match_keypoints
+from lfm_jax.data.readers import keypoints2d
 from lfm_jax.errors import LfmError
-from lfm_jax.serve import Lifter, write_lifted
+from lfm_jax.serve import Lifter, bone_lengths, rescaled
 from lfm_jax.skeleton_io import read_skeletons, write_skeletons
 from lfm_jax.types import Pose, Prediction, Skeleton, TrainState
 from lfm_jax.workdir import SKELETONS, write_json
@@ -198,28 +199,57 @@ def test_a_prediction_that_is_not_finite():
         dataclasses.replace(LIFTER, predict=broken).lift(FRAMES, category="dog")
 
 
-# ------------------------------------------------------------------ files
+# ------------------------------------------------------------------ units
 
 
-def test_written_arrays_are_plain_and_complete(tmp_path):
-    lifted = LIFTER.lift(FRAMES[:, :5], category="hand", names=[*HAND.keypoints])
-    write_lifted(tmp_path / "out.npz", lifted)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
-    with np.load(tmp_path / "out.npz", allow_pickle=False) as read:
-        for field in dataclasses.fields(lifted):
-            value = np.asarray(getattr(lifted, field.name))
-            np.testing.assert_array_equal(read[field.name], value)
-        assert read["units"] == "input"
-
-
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_bone_gives_all_lengths_in_3d_their_units():
     lifted = LIFTER.lift(FRAMES, category="dog")
-    with pytest.raises(LfmError, match="cannot be written"):
-        write_lifted(tmp_path / "none" / "out.npz", lifted)
-    (tmp_path / "out.npz").mkdir()
-    with pytest.raises(LfmError, match="cannot be written"):
-        write_lifted(tmp_path / "out.npz", lifted)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
+    bone = ("joint_2", "joint_5")
+    metric = rescaled(lifted, bone, 120.0, "mm")
+    np.testing.assert_allclose(np.median(bone_lengths(metric, bone)), 120, rtol=1e-5)
+    xy = metric.points2d * metric.unit_length
+    np.testing.assert_allclose(metric.points3d[..., :2], xy, rtol=1e-5)
+    assert metric.units == "mm" and lifted.units == "input"
+
+
+def test_a_bone_is_measured_only_where_both_ends_were_given():
+    visible = np.ones((3, 20), bool)
+    visible[0, 2] = visible[1, 5] = False
+    lifted = LIFTER.lift(FRAMES, visible, category="dog")
+    assert len(bone_lengths(lifted, ("joint_2", "joint_5"))) == 1
+    assert len(bone_lengths(lifted, ("joint_0", "joint_1"))) == 3
+
+
+def test_a_bone_that_gives_no_scale():
+    visible = np.ones((3, 20), bool)
+    visible[:, 2] = False
+    lifted = LIFTER.lift(FRAMES, visible, category="dog")
+    with pytest.raises(LfmError, match="never both visible"):
+        rescaled(lifted, ("joint_2", "joint_5"), 1.0, "m")
+    with pytest.raises(LfmError, match="did you mean 'joint_2'"):
+        rescaled(lifted, ("jint_2", "joint_5"), 1.0, "m")
+
+
+# ------------------------------------------------------------------ frames
+
+
+def test_frames_that_can_be_lifted_are_those_that_lifting_does_not_refuse():
+    visible = np.ones((5, 20), bool)
+    visible[1, 3:] = False
+    points = np.concatenate((FRAMES, FRAMES[:2]))
+    points[2] = 123.4
+    keypoints = keypoints2d(points, visible)
+    kept = LIFTER.liftable(keypoints, category="dog")
+    assert kept.labels == ("frame 0", "frame 3", "frame 4")
+    whole = LIFTER.lift_keypoints(kept, category="dog")
+    assert whole.frames.tolist() == [0, 3, 4]
+    with pytest.raises(LfmError, match="frame 1"):
+        LIFTER.lift_keypoints(keypoints, category="dog")
+    with pytest.raises(LfmError, match="no frame has 4 visible points"):
+        LIFTER.liftable(keypoints2d(points[1:3], visible[1:3]), category="dog")
+
+
+# ------------------------------------------------------------------ files
 
 
 def test_skeletons_round_trip(tmp_path):
@@ -339,10 +369,11 @@ def test_a_trained_model_lifts_by_name(trained):
 
 def test_posed_is_the_canonical_shape_in_the_pose_that_is_given(trained):
     lifted = trained.lift(FRAMES, category="dog")
-    turned = np.einsum("fij,fnj->fni", lifted.rotation, lifted.canonical)
-    posed = lifted.scale[:, None, None] * turned
-    posed[..., :2] += lifted.translation[:, None]
-    np.testing.assert_allclose(lifted.posed, posed, rtol=1e-3, atol=1e-2)
+    for one in (lifted, rescaled(lifted, ("joint_2", "joint_5"), 120.0, "mm")):
+        turned = np.einsum("fij,fnj->fni", one.rotation, one.canonical)
+        posed = one.scale[:, None, None] * turned
+        posed[..., :2] += one.translation[:, None]
+        np.testing.assert_allclose(one.posed, posed, rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(np.linalg.det(lifted.rotation), 1, rtol=1e-4)
 
 

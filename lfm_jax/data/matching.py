@@ -33,12 +33,7 @@ def match_keypoints(
     """
     renames = renames or {}
     _check_renames(names, skeleton, renames, source)
-    exact = {name: i for i, name in enumerate(skeleton.keypoints)}
-    folded = {}
-    for name, i in exact.items():
-        folded[name.casefold()] = -1 if name.casefold() in folded else i
-    called = [renames.get(name, name) for name in names]
-    index = np.array([exact.get(n, folded.get(n.casefold(), -1)) for n in called], int)
+    index = _places([renames.get(name, name) for name in names], skeleton)
     if (index < 0).all():
         raise LfmError(
             f"{source}: none of its keypoint names ({', '.join(names)}) is one of "
@@ -85,6 +80,32 @@ def arrange(
     visible[:, index[known]] = keypoints.visible[:, known]
     unknown = tuple(n for n, k in zip(names, known, strict=True) if not k)
     return points2d, visible, unknown
+
+
+def nearest(
+    names: Sequence[str], skeletons: Sequence[Skeleton]
+) -> tuple[Skeleton, int] | None:
+    """The category that shares the most keypoint names, and how many it shares.
+
+    The most of those that either has: a large category would win otherwise. None
+    where no category shares any.
+    """
+    best, most = None, 0.0
+    for skeleton in skeletons:
+        places = _places(names, skeleton)
+        shared = len(set(places[places >= 0]))
+        share = shared / (len(names) + len(skeleton.keypoints) - shared)
+        if share > most:
+            best, most = (skeleton, shared), share
+    return best
+
+
+def _places(names: Sequence[str], skeleton: Skeleton) -> Int[np.ndarray, "n"]:
+    exact = {name: i for i, name in enumerate(skeleton.keypoints)}
+    folded = {}
+    for name, i in exact.items():
+        folded[name.casefold()] = -1 if name.casefold() in folded else i
+    return np.array([exact.get(n, folded.get(n.casefold(), -1)) for n in names], int)
 
 
 def _check_renames(

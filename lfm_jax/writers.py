@@ -1,0 +1,184 @@
+"""Files of lifted keypoints; the suffix says which kind.
+
+    .npz   all of `serve.Lifted`, plain arrays
+    .csv   the wide table of Anipose
+    .trc   OpenSim's markers
+    .c3d   biomechanics; needs ezc3d
+
+The last three hold a time series of points3d: frames that were left out are there and
+empty. Their frame is the camera's (x right, y down, z into the scene, as long as y runs
+down in the image), or that turned about x so that the given axis points to the top of
+the image. It is the true vertical where the camera stood level.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_jax import workdir
+from lfm_jax.errors import LfmError
+from lfm_jax.serve import Lifted
+
+# Rotations of the camera's frame, by the axis that shall point up.
+AXES = {
+    "": np.eye(3),
+    "y": np.diag((1.0, -1.0, -1.0)),
+    "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+}
+_LONGEST = 1_000_000  # Frames of a time series; a damaged number may be any.
+
+
+def write_lifted(path: str | os.PathLike, lifted: Lifted, *, up: str = "") -> None:
+    """Write one individual atomically, in the kind of file that the suffix says.
+
+    Args:
+        path: ends in .npz, .csv, .trc or .c3d.
+        lifted: what to write.
+        up: "y" or "z", the axis of a time series that points up; "" means that its
+            frame is the camera's.
+
+    Raises:
+        LfmError: the file cannot be written there, or is of a kind that cannot hold
+            this.
+    """
+    path = pathlib.Path(path)
+    check_kind(path, up, lifted.fps)
+    if path.suffix.lower() == ".npz":
+        content = _npz(lifted)
+    else:
+        content = _SERIES[path.suffix.lower()](path, lifted, AXES[up])
+    try:
+        with workdir.replacing(path) as beside:
+            beside.write_bytes(content)
+    except OSError as error:
+        raise LfmError(
+            f"{path} cannot be written ({error.strerror or error}): choose another "
+            "place."
+        ) from error
+
+
+def check_kind(path: pathlib.Path, up: str, fps: float) -> None:
+    """Finds out, before anything is lifted, whether such a file can be written.
+
+    Raises:
+        LfmError: it cannot.
+    """
+    kinds = (".npz", *_SERIES)
+    if path.suffix.lower() not in kinds:
+        raise LfmError(f"{path} does not end in one of {', '.join(kinds)}: name it so.")
+    if up and path.suffix.lower() == ".npz":
+        raise LfmError(
+            f"{path} keeps the camera's frame, with its pose: --up is for "
+            f"{', '.join(_SERIES)}."
+        )
+    if path.suffix.lower() in (".trc", ".c3d") and not fps > 0:
+        raise LfmError(
+            f"{path} needs the frames per second, which the input does not give: add "
+            "--fps."
+        )
+
+
+def _npz(lifted: Lifted) -> bytes:
+    arrays = {}
+    for field in dataclasses.fields(lifted):
+        value = getattr(lifted, field.name)
+        kind = None if isinstance(value, np.ndarray | float) else str
+        arrays[field.name] = np.asarray(value, kind)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _series(
+    lifted: Lifted, axes: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "t n 3"]:
+    """Points of every frame from the first to the last, NaN where there are none."""
+    frames = lifted.frames
+    if (np.diff(frames) <= 0).any() or frames[-1] - frames[0] >= _LONGEST:
+        raise LfmError(
+            f"'{lifted.labels[0]}' to '{lifted.labels[-1]}' are no time series, which "
+            "the file would hold: put the frames in order, or write .npz."
+        )
+    points = np.full((frames[-1] - frames[0] + 1, *lifted.points3d.shape[1:]), np.nan)
+    points[frames - frames[0]] = lifted.points3d @ axes.T
+    return points
+
+
+def _csv(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
+    """Anipose's 3D table, of one camera: error is in the units of the lengths."""
+    series, given = _series(lifted, axes), lifted.visible
+    image = lifted.points2d * lifted.unit_length
+    miss = np.linalg.norm(lifted.posed[..., :2] - image, axis=-1)
+    cells = np.full((*series.shape[:2], 6), np.nan)
+    cells[..., :3] = series
+    rows = lifted.frames - lifted.frames[0]
+    cells[rows, :, 3] = np.where(given, miss, np.nan)
+    cells[rows, :, 4] = cells[rows, :, 5] = given
+    parts = ("x", "y", "z", "error", "ncams", "score")
+    header = [f"{name}_{part}" for name in lifted.names for part in parts]
+    header += [f"M_{i}{j}" for i in range(3) for j in range(3)]
+    header += [*(f"center_{i}" for i in range(3)), "fnum"]
+    rest = [*axes.astype(int).flat, 0, 0, 0]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(header)
+    for number, row in enumerate(cells.reshape(len(cells), -1), lifted.frames[0]):
+        writer.writerow([*(_cell(value, ".9g") for value in row), *rest, number])
+    return file.getvalue().encode()
+
+
+def _trc(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
+    series, fps, first = _series(lifted, axes), lifted.fps, lifted.frames[0]
+    count, markers = series.shape[:2]
+    fields = {
+        **{"DataRate": f"{fps:g}", "CameraRate": f"{fps:g}"},
+        **{"NumFrames": count, "NumMarkers": markers, "Units": lifted.units},
+        **{"OrigDataRate": f"{fps:g}", "OrigDataStartFrame": first + 1},
+        "OrigNumFrames": count,
+    }
+    lines = [
+        ["PathFileType", "4", "(X/Y/Z)", path.name],
+        list(fields),
+        list(fields.values()),
+        ["Frame#", "Time", *(cell for name in lifted.names for cell in (name, "", ""))],
+        ["", "", *(f"{axis}{i + 1}" for i in range(markers) for axis in "XYZ")],
+        [],
+    ]
+    for number, row in enumerate(series.reshape(count, -1), first):
+        cells = (_cell(value, ".6f") for value in row)
+        lines.append([number + 1, f"{number / fps:.6f}", *cells])
+    return "".join("\t".join(map(str, line)) + "\n" for line in lines).encode()
+
+
+def _cell(value: float, form: str) -> str:
+    return "" if np.isnan(value) else format(value, form)
+
+
+def _c3d(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
+    try:
+        import ezc3d
+    except ImportError as error:
+        raise LfmError(
+            f"{path} needs ezc3d to be written: pip install 'lfm_jax[c3d]'."
+        ) from error
+    series = _series(lifted, axes)
+    file = ezc3d.c3d()
+    point = file["parameters"]["POINT"]
+    point["RATE"]["value"] = [lifted.fps]
+    point["UNITS"]["value"] = [lifted.units]
+    point["LABELS"]["value"] = list(lifted.names)
+    homogeneous = np.concatenate((series, np.ones((*series.shape[:2], 1))), -1)
+    file["data"]["points"] = homogeneous.transpose(2, 1, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        beside = pathlib.Path(folder, "out.c3d")
+        file.write(str(beside))
+        return beside.read_bytes()
+
+
+_SERIES = {".csv": _csv, ".trc": _trc, ".c3d": _c3d}
