@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float
 from lfm_jax.errors import LfmError
 
 FEWEST_POINTS = 4  # fewer are explained by any camera
-FLAT = 1e-9  # third singular value of a factorization without depth, to the first
+FLAT = 1e-3  # root of the third singular value of tracks without depth, to the first
+PLANAR = 1e-8  # least eigenvalue of the Gram matrix of points in a plane
 DEFINITE = 1e-6  # least eigenvalue of G G', to the largest
 FILL_ROUNDS, WIBERG_ROUNDS = 20, 200
 LEAST_DAMPING = 1e-9  # the shape's own 12 degrees of freedom need some
@@ -63,9 +64,9 @@ def tomasi_kanade(
         The same shape in every frame, complete.
 
     Raises:
-        LfmError: fewer than three frames, a frame with fewer than four points, a point
-            in fewer than two frames, a seen point that is not finite, or 2D that a
-            plane explains.
+        LfmError: fewer than three frames, a frame with fewer than four points or (with
+            others missing) none out of a plane, a point in fewer than two frames, a
+            seen point that is not finite, or 2D that a plane explains.
     """
     mask = np.ones(points2d.shape[:2], bool) if mask is None else mask
     _check(points2d, mask)
@@ -245,7 +246,14 @@ def _complete(points, mask):
             damping = 10.0 * damping
         if np.linalg.norm(step) < CONVERGED:
             break
-    return motion[..., :3], shape.T, motion[..., 3]
+    moved, _ = _shown(mask, shape)
+    least = np.linalg.eigvalsh(moved.swapaxes(1, 2) @ moved)[:, 0]
+    if least.min() < PLANAR:
+        raise LfmError(
+            f"Frame {least.argmin()} shows only keypoints that lie in a plane, which "
+            "leaves its camera open: leave it out."
+        )
+    return *truncate(motion[..., :3] @ shape.T, 3), motion[..., 3]
 
 
 def _filled(points, mask):
