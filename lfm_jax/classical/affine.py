@@ -77,13 +77,12 @@ def tomasi_kanade(
     else:
         motion, shape, translations = _complete(points, mask)
     scales, cameras, upgrade = metric_upgrade(motion)
-    shape = np.linalg.solve(upgrade, shape)
-    middle = shape.mean(1)
+    shape = np.linalg.solve(upgrade, shape).T
     return Reconstruction(
-        np.tile((shape - middle[:, None]).T, (len(points), 1, 1)),
+        np.tile(shape, (len(points), 1, 1)),
         complete_rotations(cameras),
         scales,
-        translations + scales[:, None] * (cameras @ middle),
+        translations,
     )
 
 
@@ -231,6 +230,7 @@ def _complete(points, mask):
 
     Damped Wiberg: for any shape, every frame's motion and translation are a small
     least-squares problem, and Gauss-Newton steps of the shape take that into account.
+    They leave a centred shape centred.
     """
     shape, damping = _filled(points, mask), 1e-3
     motion, residual = _motions(points, mask, shape)
