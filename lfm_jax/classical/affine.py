@@ -305,7 +305,8 @@ def _check(points2d, mask):
     if len(wrong):
         frame, point = wrong[0]
         raise LfmError(
-            f"Keypoint {point} of frame {frame} is not finite: mask it or mend it."
+            f"Keypoint {point} of frame {frame} is not finite: mend it, or leave the "
+            "frame out."
         )
     seen = mask.sum(1)
     if seen.min() < FEWEST_POINTS:

@@ -12,9 +12,8 @@ equations that are linear in Q; its three main axes are G, refined without the
 relaxation. The paper takes the null space of a Q a' = b Q b', a Q b' = 0, a and b the
 rows of a frame, and fixes the sum of Q's coordinates there. Here the equations are
 a Q a' = b Q b' = 1 and a Q b' = 0 in the sense of least squares, which says that a body
-about keeps its size. That tells the camera from others that fit as well, such as those
-of a rigid limb, where the sum depends on the basis of the null space and mostly gives
-a rank above three.
+about keeps its size: its solution is nearly of rank three, where that of the sum
+depends on the basis of the null space.
 
 **Shapes.** Of all shapes with the given images, those whose matrix [f 3n] has the least
 nuclear norm, the convex stand-in for the number of bases: fixed-point continuation
@@ -46,8 +45,8 @@ TRACE = 1e-3
 ROUNDS, ENOUGH = 500, 1e-7  # of the convex program; relative change that ends it
 RELAXED = 1.6  # over-relaxation of its multipliers' updates
 REFINEMENTS = 500
-# Cameras of neighbouring frames that differ by less are of a video: 2 is the same,
-# random cameras reach this in one case of ten.
+# In a video all neighbouring cameras have an inner product above this: 2 is that of
+# the same camera, and random ones reach this in one case of six.
 STEADY = 1.41
 LEVELS, COOLING = 15, 0.25  # of the nuclear norm's weight, from the largest to 1e-9
 INNER, STILL = 200, 1e-6  # rounds of a level; relative change that ends it
@@ -89,6 +88,9 @@ def recover_shapes(
 
     Returns:
         Centred shapes in the world and in the units of the image.
+
+    Raises:
+        LfmError: as `bmm`.
     """
     tracks, _ = centred_tracks(points2d, num_bases)
     cameras = rotations[:, :2]
@@ -193,7 +195,7 @@ def _skew(flat, motion):
     squares = np.sum(camera**2, axis=2)
     difference = squares[:, 0] - squares[:, 1]
     product = np.sum(camera[:, 0] * camera[:, 1], axis=1)
-    size = squares.sum(1)
+    size = squares.sum(1) + np.finfo(float).tiny  # of coincident points it is zero
     cost = (difference**2 + 4.0 * product**2) / size**2
     own = np.stack([difference, -difference], 1) / size[:, None] - cost[:, None]
     other = camera[:, ::-1] * (2.0 * product / size)[:, None, None]
