@@ -35,6 +35,7 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "plotly>=6.0",
+        "scipy>=1.13",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
     ],
@@ -52,7 +53,6 @@ setuptools.setup(
             "pytest>=9.0",
             "pytest-xdist>=3.8",
             "ruff>=0.12",
-            "scipy>=1.13",
             "tables>=3.10",  # with pandas, what DeepLabCut writes its files with
         ],
     },

@@ -15,6 +15,8 @@ likelihood has many optima: the rigid shape with the least 2D error often explai
 part of the frames by the mirror image of their pose (a walking body and its mirror look
 alike to a rigid model). Hence many random starts, each deformed a little before they
 are compared, and compared by what they say about points they were not shown.
+
+The methods in closed form, `tomasi_kanade` and `bregler`, are in classical/affine.py.
 """
 
 import dataclasses
@@ -26,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from lfm_jax.classical.affine import bregler as bregler
+from lfm_jax.classical.affine import tomasi_kanade as tomasi_kanade
 from lfm_jax.classical.low_rank import (
     Frames,
     LowRank,
