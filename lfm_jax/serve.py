@@ -18,12 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from lfm_jax import metrics, workdir
+from lfm_jax import metrics, numerics, workdir
 from lfm_jax.config import suggest
 from lfm_jax.data.matching import arrange
 from lfm_jax.data.readers import Keypoints2D, keypoints2d
 from lfm_jax.errors import LfmError
 from lfm_jax.skeleton_io import read_skeletons
+from lfm_jax.train.confidence import confidence
 from lfm_jax.types import Observation, Pose, Prediction, Skeleton
 
 MIN_VISIBLE = 4  # A weak-perspective pose of a shape needs four points.
@@ -52,6 +53,10 @@ class Lifted:
             points, in percent of their RMS radius.
         depth_sign: "chosen on validation", or "undetermined" where the category came
             without 3D: the shape may then be its own mirror image in depth.
+        expected_error: of points3d, in their units; NaN where training did not come to
+            its end, at which it is measured (train/confidence.py).
+        confidence: probability that a point is within a tenth of the shape's RMS radius
+            of where it should be, up to a similarity; likewise.
         frames: the number of each frame in its video, from 0.
         individual: what the source calls the individual; may be empty.
         fps: frames per second, NaN where not known.
@@ -74,6 +79,8 @@ class Lifted:
     translation: Float[np.ndarray, "f 2"]
     reprojection: Float[np.ndarray, "f"]
     depth_sign: str
+    expected_error: Float[np.ndarray, "f n"]
+    confidence: Float[np.ndarray, "f n"]
     frames: Int[np.ndarray, "f"]
     individual: str
     fps: float
@@ -90,11 +97,14 @@ class Lifter:
         has_truth: for which categories 3D has fixed the sign of depth, as training
             does when it ends.
         predict: lifts unpadded numpy observations of one category.
+        expected_errors: per category, of each keypoint, seen and hidden, in RMS radii;
+            NaN where not known.
     """
 
     skeletons: tuple[Skeleton, ...]
     has_truth: tuple[bool, ...]
     predict: Callable[[Observation], Prediction]
+    expected_errors: tuple[Float[np.ndarray, "_ 2"], ...]
 
     @classmethod
     def from_workdir(cls, folder: str | os.PathLike) -> "Lifter":
@@ -169,6 +179,8 @@ class Lifter:
         )
         prediction = _multiply(prediction, unit)
         _check_finite(prediction, keypoints)
+        expected = self.expected_errors[index]
+        expected = np.where(visible, expected[:, 0], expected[:, 1])
         return Lifted(
             category=skeleton.name,
             names=skeleton.keypoints,
@@ -187,6 +199,8 @@ class Lifter:
             depth_sign=(
                 "chosen on validation" if self.has_truth[index] else "undetermined"
             ),
+            expected_error=expected * _radius(prediction.lifted, visible)[:, None],
+            confidence=confidence(expected),
             frames=keypoints.frames,
             individual=keypoints.individual,
             fps=keypoints.fps,
@@ -278,6 +292,13 @@ def _unit(
     return np.exp2(np.round(np.log2(_spread(points2d, visible))))
 
 
+def _radius(
+    points: Float[np.ndarray, "f n 3"], mask: Bool[np.ndarray, "f n"]
+) -> Float[np.ndarray, "f"]:
+    """RMS distance of the masked points from their centroid."""
+    return np.asarray(numerics.rms_radius(jnp.asarray(points), jnp.asarray(mask)))
+
+
 def _multiply(prediction: Prediction, unit: Float[np.ndarray, "f"]) -> Prediction:
     """The prediction with image lengths in a unit that many times smaller."""
     by = unit[:, None, None]
@@ -351,6 +372,7 @@ def rescaled(
     return dataclasses.replace(
         lifted,
         points3d=lifted.points3d * by,
+        expected_error=lifted.expected_error * factor,
         posed=lifted.posed * by,
         scale=lifted.scale * by,
         translation=lifted.translation * by,
@@ -362,9 +384,7 @@ def rescaled(
 # ----------------------------------------------------------------------------- reading
 
 
-def _read_workdir(
-    folder: pathlib.Path,
-) -> tuple[tuple[Skeleton, ...], tuple[bool, ...], Callable]:
+def _read_workdir(folder: pathlib.Path) -> tuple:
     """The fields of a `Lifter` from a work directory."""
     config = workdir.read_config(folder / workdir.CONFIG)
     skeletons, has_truth = read_skeletons(folder / workdir.SKELETONS)
@@ -379,4 +399,27 @@ def _read_workdir(
     decided = weights.depth_sign != 0.0
     signs = np.where(decided, weights.depth_sign, 1.0)
     predict = lifting.make_predict(model, weights.params, signs, skeletons)
-    return skeletons, tuple((decided & has_truth).tolist()), predict
+    known = tuple((decided & has_truth).tolist())
+    expected = _read_expected_errors(folder / workdir.EXPECTED_ERRORS, skeletons)
+    return skeletons, known, predict, expected
+
+
+def _read_expected_errors(
+    path: pathlib.Path, skeletons: Sequence[Skeleton]
+) -> tuple[Float[np.ndarray, "_ 2"], ...]:
+    known = workdir.read_json(path) if path.exists() else {}
+    shapes = [(len(skeleton.keypoints), 2) for skeleton in skeletons]
+    try:
+        tables = tuple(
+            np.asarray(known.get(skeleton.name, np.full(shape, np.nan)), float)
+            for skeleton, shape in zip(skeletons, shapes, strict=True)
+        )
+        whole = [table.shape for table in tables] == shapes
+    except (AttributeError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise LfmError(
+            f"{path} does not hold the expected errors of these categories: evaluate "
+            "the run again."
+        )
+    return tables

@@ -28,7 +28,8 @@ def predict(observation):
 @pytest.fixture
 def lift(tmp_path, monkeypatch, capsys):
     """Runs `lfm lift` on arrays with a stand-in for the network; (status, out, err)."""
-    lifter = serve.Lifter((DOG,), (False,), predict)
+    expected = np.full((len(DOG.keypoints), 2), 0.1)
+    lifter = serve.Lifter((DOG,), (False,), predict, (expected,))
     monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
 
     def run(*more, name="in.npz", **arrays):

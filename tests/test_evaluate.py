@@ -15,6 +15,7 @@ from lfm_jax.train.evaluate import (
     choose_depth_sign,
     evaluate,
     frame_errors,
+    point_errors,
 )
 from lfm_jax.train.table import results_table
 from lfm_jax.types import Labelled, Observation, Pose, Prediction, Skeleton
@@ -282,6 +283,19 @@ def test_frame_errors_are_reprojection_without_3d():
     posed = predictor(lambda p: 2.0 * p)(seen).posed
     expected = jax.jit(metrics.reprojection)(posed, seen.points2d, seen.annotated)
     np.testing.assert_allclose(errors[2], expected, rtol=1e-4)
+
+
+def test_errors_of_points_average_to_that_of_their_frame():
+    record = without_most_points(EVALUATION.test[0], slice(0, 5))
+    data = dataclasses.replace(EVALUATION, test=(record, *EVALUATION.test[1:]))
+    stretched = predictor(lambda p: p * np.array([1.0, 1.0, 1.5], np.float32))
+    frames, points = frame_errors(stretched, data), point_errors(stretched, data)
+    assert [p.shape for p in points] == [(40, 8), (FEW, 6), (40, 5)]
+    assert np.isnan(points[0][:5]).all() and np.isnan(points[2]).all()
+    for of_frame, of_points in zip(frames[:2], points[:2], strict=True):
+        rows = np.isfinite(of_frame)
+        mean = 100.0 * np.nanmean(of_points[rows], axis=1)
+        np.testing.assert_allclose(mean, of_frame[rows], rtol=1e-4)
 
 
 def test_flat_agrees_with_a_slow_unpadded_reference(perfect):

@@ -105,6 +105,11 @@ def test_every_file_of_the_work_directory_is_written(whole):
     assert numbers == json.loads(json.dumps(results.numbers))
     assert numbers["step"] == STEPS
     assert set(numbers["categories"]) == {"five", "seven"}
+    expected = json.loads((workdir / "expected_errors.json").read_text())
+    assert {name: len(table) for name, table in expected.items()} == {
+        name: entry["keypoints"] for name, entry in numbers["categories"].items()
+    }
+    assert sum(b["points"] for b in numbers["calibration"])
     logged = [line["step"] for line in untimed(workdir) if "loss" in line]
     assert logged == [5, 10, 15, 20]
     assert not [path for path in workdir.iterdir() if path.name.startswith(".")]

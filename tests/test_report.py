@@ -31,6 +31,9 @@ EVAL_JSON = {
         "fly": NE | COUNTS | {"units": "mm", "pa_mpjpe_lifted": 1.5},
         EVIL: COUNTS | {"units": "unit", "reprojection": 7.0},
     },
+    "calibration": [
+        {"confidence": 0.4, "share": 0.5, "expected": 9.0, "error": 8.0, "points": 7}
+    ],
     "skipped": {"paper<b>": "10 frames, 50 needed"},
 }
 LINES = [

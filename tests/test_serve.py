@@ -22,7 +22,7 @@ from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifter, bone_lengths, rescaled
 from lfm_jax.skeleton_io import read_skeletons, write_skeletons
 from lfm_jax.types import Pose, Prediction, Skeleton, TrainState
-from lfm_jax.workdir import SKELETONS, write_json
+from lfm_jax.workdir import EXPECTED_ERRORS, SKELETONS, write_json
 
 DOG = Skeleton("dog", tuple(f"joint_{i}" for i in range(20)), ((0, 1), (1, 2)), "mm")
 HAND = Skeleton("hand", ("Wrist", "thumb", "index", "ring", "little"))
@@ -48,7 +48,12 @@ def predict(observation):
     return Prediction(canonical=posed - 5, pose=pose, posed=posed, lifted=lifted)
 
 
-LIFTER = Lifter((HAND, DOG), (False, True), predict)
+# a seen point is expected to err by its index, a hidden one by ten times that
+EXPECTED = tuple(
+    0.01 * np.outer(np.arange(len(skeleton.keypoints)), (1.0, 10.0))
+    for skeleton in (HAND, DOG)
+)
+LIFTER = Lifter((HAND, DOG), (False, True), predict, EXPECTED)
 
 
 def assert_same(one, other, but=("labels", "unknown")):
@@ -56,6 +61,32 @@ def assert_same(one, other, but=("labels", "unknown")):
         if field.name not in but:
             pair = getattr(one, field.name), getattr(other, field.name)
             np.testing.assert_array_equal(*pair, err_msg=field.name)
+
+
+# ------------------------------------------------------------------ confidence
+
+
+def test_confidence_falls_as_the_expected_error_rises():
+    visible = np.ones((3, 20), bool)
+    visible[:, 5] = False
+    lifted = LIFTER.lift(FRAMES, visible, category="dog")
+    assert np.all(np.diff(np.delete(lifted.confidence, 5, axis=1)) < 0.0)
+    np.testing.assert_allclose(lifted.confidence[:, 0], 1.0)
+    seen = LIFTER.lift(FRAMES, category="dog")
+    assert np.all(lifted.confidence[:, 5] < seen.confidence[:, 5])
+
+
+def test_expected_errors_are_in_the_units_of_the_points():
+    one, other = (LIFTER.lift(k * FRAMES, category="dog") for k in (1.0, 8.0))
+    np.testing.assert_allclose(
+        other.expected_error, 8.0 * one.expected_error, rtol=1e-5
+    )
+    np.testing.assert_array_equal(other.confidence, one.confidence)
+    metric = rescaled(one, ("joint_2", "joint_5"), 120.0, "mm")
+    ratio = metric.points3d[0, 1, 0] / one.points3d[0, 1, 0]
+    np.testing.assert_allclose(
+        metric.expected_error, ratio * one.expected_error, rtol=1e-5
+    )
 
 
 # ------------------------------------------------------------------ by name
@@ -344,6 +375,24 @@ def folder(folders):
 @pytest.fixture(scope="module")
 def trained(folder):
     return Lifter.from_workdir(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"dog": [[1, 2]]}', '{"dog": "all"}'])
+def test_expected_errors_of_something_else_are_refused(folder, tmp_path, text):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    (copy / EXPECTED_ERRORS).write_text(text)
+    with pytest.raises(LfmError, match="expected errors of these categories"):
+        Lifter.from_workdir(copy)
+
+
+def test_a_run_that_did_not_end_knows_no_confidence(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    assert np.isnan(
+        Lifter.from_workdir(copy).lift(FRAMES, category="dog").confidence
+    ).all()
+    write_json(copy / EXPECTED_ERRORS, {"dog": EXPECTED[1].tolist()})
+    lifted = Lifter.from_workdir(copy).lift(FRAMES, category="dog")
+    assert np.isfinite(lifted.confidence).all()
 
 
 def test_a_run_that_was_stopped_lifts_and_claims_no_sign(trained, folders):

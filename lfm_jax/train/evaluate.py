@@ -141,6 +141,24 @@ def frame_errors(
     return tuple(errors)
 
 
+def point_errors(
+    predict: Predict, evaluation: EvaluationData, *, split: str = "test"
+) -> tuple[np.ndarray, ...]:
+    """The error of each point of `lifted`, per category [f n], in RMS radii of the
+    true shape after the alignment that ne is measured with; NaN where not scored."""
+    records, width = getattr(evaluation, split), _width(evaluation)
+    frames = _lay_out(records, width)
+    lifted = _lift_all(predict, records, width)[2]
+    errors = _chunked(_point_errors, frames, lifted)
+    scored = metrics.scorable(frames.evaluated)[:, None] & frames.evaluated
+    errors = np.where(scored, errors, np.nan)
+    counts = [record.observation.points2d.shape[1] for record in records]
+    return tuple(
+        errors[frames.observation.category == index, :count]
+        for index, count in enumerate(counts)
+    )
+
+
 # ------------------------------------------------------------------ laying out frames
 
 
@@ -243,6 +261,15 @@ def _score(frames: Labelled, canonical, posed, lifted) -> dict:
         "stress": metrics.stress(lifted, true, mask),
         "reprojection": metrics.reprojection(posed, seen.points2d, seen.annotated),
     }
+
+
+@jax.jit
+def _point_errors(frames: Labelled, lifted) -> jax.Array:
+    true, mask = frames.points3d, frames.evaluated
+    moved = metrics.align(lifted, true, mask)
+    distance = numerics.safe_norm(numerics.keep(moved - true, mask))
+    radius = numerics.rms_radius(true, mask)[:, None]
+    return distance / jnp.where(radius > 0.0, radius, 1.0)
 
 
 @jax.jit

@@ -34,17 +34,27 @@ from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
 from lfm_jax.metrics_io import MetricsWriter, Progress
 from lfm_jax.skeleton_io import write_skeletons
+from lfm_jax.train.confidence import calibration, expected_errors
 from lfm_jax.train.evaluate import (
     choose_depth_sign,
     evaluate,
     frame_errors,
+    point_errors,
 )
 from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.train.table import results_table
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
-from lfm_jax.workdir import SKELETONS, SPLIT, claim, claim_file, write_json, writing
+from lfm_jax.workdir import (
+    EXPECTED_ERRORS,
+    SKELETONS,
+    SPLIT,
+    claim,
+    claim_file,
+    write_json,
+    writing,
+)
 
 MODES = ("train_and_eval", "train", "eval")
 VALIDATION = 8  # frames of every category in the validation loss
@@ -390,6 +400,7 @@ def finish(built: Built, state: TrainState) -> Results:
         perspective=built.config.data.camera == "perspective",
     )
     _refuse_nonfinite(scores["categories"])
+    expected = _expected_errors(built, predict)
     for name, entry in scores["categories"].items():
         entry["dropped_frames"] = built.dataset.split["categories"][name]["dropped"]
     numbers = {
@@ -399,11 +410,26 @@ def finish(built: Built, state: TrainState) -> Results:
         "supervised": built.config.objective.supervised,
         "trained_categories": len(training.skeletons),
         **scores,
+        "calibration": calibration(
+            expected,
+            [record.observation for record in evaluation.test],
+            point_errors(predict, evaluation),
+        ),
         "skipped": built.dataset.skipped,
     }
     write_json(built.workdir / "eval.json", numbers)
     print(results_table(numbers))
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _expected_errors(built: Built, predict: Callable) -> list[np.ndarray]:
+    """Of each keypoint; kept in the work directory for those who lift."""
+    held_out = [part.observation for part in built.dataset.evaluation.validation]
+    expected = expected_errors(predict, held_out)
+    names = [skeleton.name for skeleton in built.dataset.training.skeletons]
+    tables = [table.round(4).tolist() for table in expected]
+    write_json(built.workdir / EXPECTED_ERRORS, dict(zip(names, tables, strict=True)))
+    return expected
 
 
 def _refuse_nonfinite(entries: dict[str, dict]) -> None:

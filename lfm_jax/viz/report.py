@@ -160,6 +160,7 @@ def _page(eval_json, metrics_lines, frames, skeletons) -> str:
         },
         "categories": eval_json["categories"],
         "frames": report_frames(frames),
+        "calibration": eval_json["calibration"],
         "curves": _curves(metrics_lines),
     }
     return string.Template(template.read_text(encoding="utf-8")).substitute(

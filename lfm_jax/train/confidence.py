@@ -1,0 +1,144 @@
+"""How far to trust each keypoint, measured without any 3D.
+
+A lifted shape is a guess at what stood before the camera. Turned and seen from
+elsewhere, its image should lift to the same shape again; how far each keypoint comes
+out from where it was is what the model does not know about it. The root mean square of
+that over frames and views is the *expected error* of the keypoint, once where it is
+seen and once where it is hidden, in RMS radii of the shape.
+
+The *confidence* is the probability that the true error is at most `WITHIN`, errors
+being e / sqrt(2) times Student's t with two degrees of freedom, where e is the expected
+error: real errors have heavier tails than Gaussian ones.
+
+    confidence = WITHIN / sqrt(WITHIN^2 + e^2)
+
+What all lifts get wrong alike is not seen, and views are uniform on the sphere, which
+real cameras are not: how well confidence is calibrated is measured on test frames with
+3D (docs/results.md).
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lfm_jax import numerics
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.metrics import MIN_POINTS
+from lfm_jax.types import Observation, Prediction
+
+WITHIN = 0.1  # RMS radii
+FRAMES, VIEWS = 128, 2  # of every category; views of each frame
+BINS = 10
+HIDDEN = 0.25  # share of the points that a view hides
+
+Predict = Callable[[Observation], Prediction]
+
+
+def confidence(expected_error: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
+    """Probability of an error of at most `WITHIN` RMS radii.
+
+    Args:
+        expected_error: root mean square, in RMS radii.
+    """
+    return WITHIN / np.sqrt(WITHIN**2 + np.square(expected_error))
+
+
+def expected_errors(
+    predict: Predict, observations: Sequence[Observation]
+) -> list[Float[np.ndarray, "_ 2"]]:
+    """Per category the expected error of each keypoint, seen and hidden.
+
+    Args:
+        predict: lifts an unpadded observation of one category.
+        observations: of each category, frames that the model did not learn from.
+
+    Returns:
+        In RMS radii of the shape. A keypoint that was never seen, or never hidden, has
+        what the others of its category have.
+    """
+    return [
+        _category(predict, observation, jax.random.key(index))
+        for index, observation in enumerate(observations)
+    ]
+
+
+def calibration(
+    expected: Sequence[Float[np.ndarray, "_ 2"]],
+    observations: Sequence[Observation],
+    errors: Sequence[Float[np.ndarray, "_ _"]],
+) -> list[dict[str, float]]:
+    """How confidence and true errors go together, in bins of equally many points.
+
+    Args:
+        expected: of `expected_errors`.
+        observations: per category, frames that played no part in it.
+        errors: their true errors in RMS radii, NaN where not known.
+
+    Returns:
+        From the least to the most confident, of each bin the mean "confidence", the
+        "share" of points within `WITHIN`, the root mean square "expected" and true
+        "error" in percent, and how many "points". Empty without 3D truth.
+    """
+    pairs = []
+    for table, seen, error in zip(expected, observations, errors, strict=True):
+        each = np.where(np.asarray(seen.observed), table[:, 0], table[:, 1])
+        known = np.isfinite(error)
+        pairs.append(np.stack([each[known], error[known]]))
+    each, error = np.concatenate(pairs, axis=1)
+    order = np.argsort(-each, kind="stable")
+    rms = lambda values: 100.0 * np.sqrt(np.mean(np.square(values)))
+    return [
+        {
+            "confidence": round(float(np.mean(confidence(each[rows]))), 4),
+            "share": round(float(np.mean(error[rows] <= WITHIN)), 4),
+            "expected": round(float(rms(each[rows])), 3),
+            "error": round(float(rms(error[rows])), 3),
+            "points": len(rows),
+        }
+        for rows in np.array_split(order, BINS)
+        if len(rows)
+    ]
+
+
+def _category(predict, observation, key):
+    frames = len(observation.category)
+    rows = np.linspace(0, frames - 1, min(frames, FRAMES)).round().astype(int)
+    seen = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], observation)
+    shape = np.asarray(predict(seen).lifted)
+    squares, counts = np.zeros((2, shape.shape[1], 2))
+    for view in jax.random.split(key, VIEWS):
+        error, told, compared = _seen_again(predict, seen, shape, view)
+        for column, chosen in enumerate((told, compared & ~told)):
+            squares[:, column] += np.sum(error, axis=0, where=chosen)
+            counts[:, column] += chosen.sum(axis=0)
+    mean = squares.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    return np.sqrt(np.where(counts, squares / np.maximum(counts, 1), mean))
+
+
+def _seen_again(
+    predict: Predict, seen: Observation, shape: Float[np.ndarray, "f n 3"], key
+) -> tuple[Float[np.ndarray, "f n"], Bool[np.ndarray, "f n"], Bool[np.ndarray, "f n"]]:
+    """Squared errors of shapes turned and lifted again, which points that view shows,
+    and which are compared: those that the first view had."""
+    turning, hiding = jax.random.split(key)
+    known = seen.observed
+    middle = numerics.centre(jnp.asarray(shape), jnp.asarray(known))
+    rotation = random_rotation(turning, shape.shape[:1])
+    turned = np.asarray(numerics.einsum("fij,fnj->fni", rotation, middle))
+    told = known & (np.asarray(jax.random.uniform(hiding, known.shape)) >= HIDDEN)
+    told = np.where(told.sum(axis=1, keepdims=True) >= MIN_POINTS, told, known)
+    view = Observation(
+        points2d=np.where(told[..., None], turned[..., :2], 0.0).astype(np.float32),
+        observed=told,
+        annotated=told,
+        category=seen.category,
+    )
+    again = numerics.centre(jnp.asarray(predict(view).lifted), jnp.asarray(known))
+    apart = np.square(np.asarray(again) - turned).sum(axis=-1)
+    size = np.mean(np.square(turned).sum(axis=-1), axis=1, where=known)
+    compared = known & (size > 0.0)[:, None]  # no shape on one spot
+    share = apart / np.where(size > 0.0, size, 1.0)[:, None]
+    return share, told & compared, compared
