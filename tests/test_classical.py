@@ -188,6 +188,11 @@ class TestBMM:
         points2d = (shapes @ random_cameras(random).swapaxes(1, 2))[..., :2]
         assert misfit(bmm.bmm(points2d, 2).points3d, shapes) < 1e-3
 
+    def test_a_frame_whose_points_coincide_does_no_harm(self):
+        shapes, points2d = deforming_scene()
+        shapes[3], points2d[3] = 0.0, 1.0
+        assert misfit(bmm.bmm(points2d, 2).points3d, shapes) < 1e-3
+
     def test_units_and_place_do_not_matter(self):
         _, points2d = deforming_scene()
         one, other = bmm.bmm(points2d, 2), bmm.bmm(1e-4 * points2d + 5.0, 2)

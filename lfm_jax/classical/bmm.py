@@ -45,6 +45,7 @@ TRACE = 1e-3
 ROUNDS, ENOUGH = 500, 1e-7  # of the convex program; relative change that ends it
 RELAXED = 1.6  # over-relaxation of its multipliers' updates
 REFINEMENTS = 500
+NOTHING = 1e-12  # squared size of a frame whose points coincide; that of others is 1
 # In a video all neighbouring cameras have an inner product above this: 2 is that of
 # the same camera, and random ones reach this in one case of six.
 STEADY = 1.41
@@ -152,15 +153,12 @@ def _least_trace(motion):
     for the cone.
     """
     a, b = motion[:, 0], motion[:, 1]
-    skew = np.sqrt(2.0) * quadratic(a, b)
-    equations = np.concatenate([quadratic(a, a), quadratic(b, b), skew]) / np.sqrt(
-        len(a)
-    )
-    sides = np.append(np.ones(2 * len(a)), np.zeros(len(a))) / np.sqrt(len(a))
+    along = np.concatenate([quadratic(a, a), quadratic(b, b)])
+    equations = np.concatenate([along, np.sqrt(2.0) * quadratic(a, b)])
     row, column = np.triu_indices(a.shape[1])
     trace = (row == column).astype(float)
-    values, axes = np.linalg.eigh(equations.T @ equations)
-    fixed = equations.T @ sides - TRACE * trace
+    values, axes = np.linalg.eigh(equations.T @ equations / len(a))
+    fixed = along.sum(0) / len(a) - TRACE * trace
     inside, multiplier = trace / a.shape[1], np.zeros(len(trace))
     for _ in range(ROUNDS):
         aim = axes.T @ (fixed + TRACE * (inside - multiplier))
@@ -175,10 +173,7 @@ def _least_trace(motion):
 
 
 def _semidefinite(entries):
-    """The nearest matrix without negative eigenvalues, both as `symmetric` takes them.
-
-    Its entries are read with `quadratic`, of unit vectors.
-    """
+    """The nearest without negative eigenvalues, both as `symmetric` takes them."""
     squares, axes = np.linalg.eigh(symmetric(entries))
     matrix = (axes * np.maximum(squares, 0.0)) @ axes.T
     row, column = np.triu_indices(len(matrix))
@@ -195,10 +190,11 @@ def _skew(flat, motion):
     squares = np.sum(camera**2, axis=2)
     difference = squares[:, 0] - squares[:, 1]
     product = np.sum(camera[:, 0] * camera[:, 1], axis=1)
-    size = squares.sum(1) + np.finfo(float).tiny  # of coincident points it is zero
-    cost = (difference**2 + 4.0 * product**2) / size**2
-    own = np.stack([difference, -difference], 1) / size[:, None] - cost[:, None]
-    other = camera[:, ::-1] * (2.0 * product / size)[:, None, None]
+    size = squares.sum(1) + NOTHING
+    difference, product = difference / size, 2.0 * product / size
+    cost = difference**2 + product**2
+    own = np.stack([difference, -difference], 1) - cost[:, None]
+    other = camera[:, ::-1] * product[:, None, None]
     slope = 4.0 / size[:, None, None] * (own[..., None] * camera + other)
     return cost.sum(), np.tensordot(motion, slope, ((0, 1), (0, 1))).ravel()
 
