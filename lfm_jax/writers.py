@@ -134,12 +134,16 @@ def _csv(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> 
 
 
 def _trc(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
-    series, fps, first = _series(lifted, axes), lifted.fps, lifted.frames[0]
+    series, first, rate = _series(lifted, axes), lifted.frames[0], f"{lifted.fps:g}"
     count, markers = series.shape[:2]
     fields = {
-        **{"DataRate": f"{fps:g}", "CameraRate": f"{fps:g}"},
-        **{"NumFrames": count, "NumMarkers": markers, "Units": lifted.units},
-        **{"OrigDataRate": f"{fps:g}", "OrigDataStartFrame": first + 1},
+        "DataRate": rate,
+        "CameraRate": rate,
+        "NumFrames": count,
+        "NumMarkers": markers,
+        "Units": lifted.units,
+        "OrigDataRate": rate,
+        "OrigDataStartFrame": first + 1,
         "OrigNumFrames": count,
     }
     lines = [
@@ -152,7 +156,7 @@ def _trc(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> 
     ]
     for number, row in enumerate(series.reshape(count, -1), first):
         cells = (_cell(value, ".6f") for value in row)
-        lines.append([number + 1, f"{number / fps:.6f}", *cells])
+        lines.append([number + 1, f"{number / lifted.fps:.6f}", *cells])
     return "".join("\t".join(map(str, line)) + "\n" for line in lines).encode()
 
 

@@ -143,6 +143,16 @@ def test_labelled_images_have_paths_and_no_likelihoods(tmp_path):
         assert individuals[0].labels[2] == label
 
 
+def test_individuals_need_not_have_the_same_keypoints(tmp_path):
+    """DeepLabCut puts what is there once, such as a corner, into one of its own."""
+    corner = table(POINTS[:1, :, :1], SCORES[:1, :, :1], ["corner"], ["single"])
+    pd.concat((table(), corner), axis=1).to_csv(tmp_path / "a.csv")
+    *animals, single = read_keypoints(tmp_path / "a.csv")
+    assert_read(animals)
+    assert (single.individual, single.names) == ("single", ("corner",))
+    np.testing.assert_array_equal(single.points2d, animals[0].points2d[:, :1])
+
+
 def test_rows_of_the_header_are_known_by_name_not_by_place(tmp_path):
     table().to_csv(tmp_path / "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
@@ -176,7 +186,7 @@ def put(row, column, cell):
     ("text", "phrases"),
     [
         ("", ["empty"]),
-        ("\n\n,,\n", ["empty"]),
+        ("\n\n\n", ["empty"]),
         ("\ufeff", ["empty"]),
         ("scorer,net", ["bodyparts"]),
         (edit(lambda rows: rows[:4]), ["no frames"]),
@@ -228,6 +238,12 @@ def test_plain_tables(tmp_path, form, score):
     individuals = read_keypoints(tmp_path / "a.csv")
     assert_read(individuals, POINTS[:1], SCORES[:1])
     assert individuals[0].frames.tolist() == list(range(7, 13))
+
+
+def test_a_row_without_numbers_is_a_frame_all_the_same(tmp_path):
+    (tmp_path / "a.csv").write_text("nose_x,nose_y\n1,2\n,\n\n5,6\n")
+    (one,) = read_keypoints(tmp_path / "a.csv")
+    assert one.visible[:, 0].tolist() == [True, False, True]
 
 
 def test_rows_of_several_tracks_become_individuals(tmp_path):

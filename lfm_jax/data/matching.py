@@ -85,10 +85,10 @@ def arrange(
 def nearest(
     names: Sequence[str], skeletons: Sequence[Skeleton]
 ) -> tuple[Skeleton, int] | None:
-    """The category that shares the most keypoint names, and how many it shares.
+    """The category whose keypoint names are the most alike, and how many it shares.
 
-    The most of those that either has: a large category would win otherwise. None
-    where no category shares any.
+    Shared names are counted as a share of all that either has, or a category with many
+    keypoints would win too often. None where no category shares any.
     """
     best, most = None, 0.0
     for skeleton in skeletons:

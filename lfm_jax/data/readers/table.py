@@ -40,11 +40,11 @@ def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:
 
 
 def _rows(path: pathlib.Path) -> _Rows:
-    """The rows that are not empty; all must have as many cells as the first."""
+    """The lines that are not blank; all must have as many cells as the first."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if any(row)]
+            rows = [(reader.line_num, row) for row in reader if row]
     except (ValueError, csv.Error, OSError) as error:
         raise LfmError(
             f"{path} is damaged or no CSV file ({error}): export it again."
