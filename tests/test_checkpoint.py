@@ -36,7 +36,8 @@ def make_state(seed=0, width=4):
 
 def abstract(width=4):
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), width))
-    return sharding.abstract(shapes, sharding.make_mesh())
+    mesh = sharding.make_mesh()
+    return sharding.abstract(shapes, sharding.layout(shapes, mesh, "data"))
 
 
 def batches():

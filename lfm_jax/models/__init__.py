@@ -18,6 +18,8 @@ from lfm_jax.types import Observation, Skeleton
 
 __all__ = ["Model", "Start", "build"]
 
+DTYPES = ("float32", "bfloat16")
+
 
 class Model(NamedTuple):
     """A network without state.
@@ -57,6 +59,10 @@ def build(
             f"model.width is {config.width}; make it a multiple of twice model.heads "
             f"({2 * config.heads})."
         )
+    if config.dtype not in DTYPES:
+        raise LfmError(
+            f"model.dtype is {config.dtype!r}; choose {' or '.join(DTYPES)}."
+        )
     counts = np.array([len(s.keypoints) for s in skeletons])
     network = LFM2D(
         width=config.width,
@@ -68,6 +74,8 @@ def build(
         learned=config.encoding == "learned",
         present=np.arange(counts.max()) < counts[:, None],
         start=start,
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
     )
     example = Observation(
         points2d=jnp.zeros((1, counts.max(), 2)),

@@ -5,6 +5,7 @@ which instance a token is of (0: empty). Attention is block diagonal in segments
 looks only at observed tokens: a hidden token asks, but is never asked.
 """
 
+import functools
 import re
 
 import flax.linen as nn
@@ -63,7 +64,10 @@ def attention_mask(
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi."""
+    """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi.
+
+    It computes in the dtype of its tokens, but for softmax and norms in float32.
+    """
 
     heads: int
     inject_values: bool
@@ -75,30 +79,34 @@ class Block(nn.Module):
         mask: Bool[ArrayLike, "r 1 l l"],
         phi: Float[ArrayLike, "r l d"] | None,
     ) -> Float[ArrayLike, "r l d"]:
-        width = tokens.shape[-1]
-        normed = nn.LayerNorm(use_bias=False, name="attention_norm")(tokens)
+        width, dtype = tokens.shape[-1], tokens.dtype
+        dense = functools.partial(nn.Dense, dtype=dtype)
+        norm = functools.partial(nn.LayerNorm, use_bias=False, dtype=dtype)
+        normed = norm(name="attention_norm")(tokens)
         query, key, value = jnp.split(
-            nn.Dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
+            dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
         )
         if phi is not None:
             query, key = query + phi, key + phi
             value = value + phi if self.inject_values else value
         attended = self._attend(query, key, value, mask)
-        tokens = tokens + nn.Dense(
+        tokens = tokens + dense(
             width, kernel_init=nn.initializers.zeros, name="attention_out"
         )(attended)
-        normed = nn.LayerNorm(use_bias=False, name="mlp_norm")(tokens)
-        hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(normed))
-        return tokens + nn.Dense(width, name="mlp_out")(hidden)
+        normed = norm(name="mlp_norm")(tokens)
+        hidden = nn.gelu(dense(4 * width, name="mlp_in")(normed))
+        return tokens + dense(width, name="mlp_out")(hidden)
 
     def _attend(self, query, key, value, mask):
         """Softmax attention; a token that may look at nothing receives zero."""
         split = lambda x: x.reshape(*x.shape[:-1], self.heads, -1)
         query, key, value = split(query), split(key), split(value)
-        logits = jnp.einsum("rlhd,rmhd->rhlm", query, key)
+        logits = jnp.einsum(
+            "rlhd,rmhd->rhlm", query, key, preferred_element_type=jnp.float32
+        )
         logits = logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
         weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
-        weights = jnp.where(mask, weights, 0.0)
+        weights = jnp.where(mask, weights, 0.0).astype(value.dtype)
         # zero times NaN is NaN: what is not finite stays in its own instance
         value = jnp.where(jnp.isfinite(value), value, 0.0)
         attended = jnp.einsum("rhlm,rmhd->rlhd", weights, value)

@@ -47,6 +47,8 @@ class LFM2D(nn.Module):
         learned: train phi.
         present: which keypoints each category has.
         start: factorized shapes, or None.
+        dtype: of tokens; what comes in and goes out is float32.
+        remat: compute blocks again for the gradient instead of keeping their inside.
     """
 
     width: int
@@ -58,6 +60,8 @@ class LFM2D(nn.Module):
     learned: bool
     present: Bool[np.ndarray, "c n"]
     start: Start | None
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -69,23 +73,28 @@ class LFM2D(nn.Module):
         present = jnp.asarray(self.present)[category, :count]
         shape, features = self._begin(points, observed, category)
         features = keep(features, present)
-        tokens = nn.Dense(self.width, name="embed")(
+        tokens = nn.Dense(self.width, dtype=self.dtype, name="embed")(
             to_rows(self._token_features(features, observed, present), packing)
         )
-        code = nn.Embed(len(self.present), self.width, name="category")(category)
+        embed = nn.Embed(
+            len(self.present), self.width, dtype=self.dtype, name="category"
+        )
+        code = embed(category)
         code = jnp.broadcast_to(code[:, None], (*points.shape[:2], self.width))
         tokens = tokens + to_rows(code, packing)
-        phi = to_rows(self._phi()[category, :count], packing)
+        phi = to_rows(self._phi()[category, :count], packing).astype(self.dtype)
         if self.injection == "input":
             tokens = tokens + phi
         mask = attention_mask(observed, packing)
+        make = nn.remat(Block) if self.remat else Block
         for layer in range(self.layers):
             use = injected(self.injection, layer, self.layers)
-            block = Block(self.heads, self.inject_values, name=f"block_{layer:02d}")
+            block = make(self.heads, self.inject_values, name=f"block_{layer:02d}")
             tokens = block(tokens, mask, phi if use else None)
-        tokens = nn.LayerNorm(use_bias=False, name="norm")(tokens)
+        tokens = nn.LayerNorm(use_bias=False, dtype=self.dtype, name="norm")(tokens)
         first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
-        deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
+        head = nn.Dense(3, dtype=jnp.float32, kernel_init=first, name="head")
+        deviation = head(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
         shape = shape + self._reach()[category, :count, None] * deviation
         return keep(shape - masked_mean(shape, present)[..., None, :], present)
