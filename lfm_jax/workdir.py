@@ -32,6 +32,7 @@ from lfm_jax.config import Config, differences
 from lfm_jax.errors import LfmError
 
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
+FACTORIZATION = "factorization.npz"
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
