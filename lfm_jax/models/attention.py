@@ -63,6 +63,11 @@ def attention_mask(
     return (same & keys[:, None, :])[:, None]
 
 
+def norm(name: str, tokens: Float[ArrayLike, "r l d"]) -> Float[ArrayLike, "r l d"]:
+    """Inside a module: layer norm of that name, in float32 whatever the tokens are."""
+    return nn.LayerNorm(use_bias=False, name=name)(tokens.astype(jnp.float32))
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi.
 
@@ -79,10 +84,9 @@ class Block(nn.Module):
         mask: Bool[ArrayLike, "r 1 l l"],
         phi: Float[ArrayLike, "r l d"] | None,
     ) -> Float[ArrayLike, "r l d"]:
-        width, dtype = tokens.shape[-1], tokens.dtype
-        dense = functools.partial(nn.Dense, dtype=dtype)
-        norm = functools.partial(nn.LayerNorm, use_bias=False, dtype=dtype)
-        normed = norm(name="attention_norm")(tokens)
+        width = tokens.shape[-1]
+        dense = functools.partial(nn.Dense, dtype=tokens.dtype)
+        normed = norm("attention_norm", tokens)
         query, key, value = jnp.split(
             dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
         )
@@ -93,7 +97,7 @@ class Block(nn.Module):
         tokens = tokens + dense(
             width, kernel_init=nn.initializers.zeros, name="attention_out"
         )(attended)
-        normed = norm(name="mlp_norm")(tokens)
+        normed = norm("mlp_norm", tokens)
         hidden = nn.gelu(dense(4 * width, name="mlp_in")(normed))
         return tokens + dense(width, name="mlp_out")(hidden)
 

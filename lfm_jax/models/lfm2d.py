@@ -28,6 +28,7 @@ from lfm_jax.models.attention import (
     attention_mask,
     from_rows,
     injected,
+    norm,
     to_rows,
 )
 from lfm_jax.models.encodings import token_encoding
@@ -91,10 +92,9 @@ class LFM2D(nn.Module):
             use = injected(self.injection, layer, self.layers)
             block = make(self.heads, self.inject_values, name=f"block_{layer:02d}")
             tokens = block(tokens, mask, phi if use else None)
-        tokens = nn.LayerNorm(use_bias=False, dtype=self.dtype, name="norm")(tokens)
+        tokens = norm("norm", tokens)
         first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
-        head = nn.Dense(3, dtype=jnp.float32, kernel_init=first, name="head")
-        deviation = head(tokens)
+        deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
         shape = shape + self._reach()[category, :count, None] * deviation
         return keep(shape - masked_mean(shape, present)[..., None, :], present)
