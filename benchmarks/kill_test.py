@@ -107,7 +107,7 @@ def torment(out: pathlib.Path, arguments: list[str], kills: int, seed: int) -> s
     whole, expected = time.monotonic() - begin, peaceful.outcome()
     finished, run = 0, Run(out / "killed-0", arguments)
     while True:
-        struck, process = sum(tally.values()), run.start()
+        struck, process, begin = sum(tally.values()), run.start(), time.monotonic()
         if struck == kills:
             process.wait()
         elif struck % 2:
@@ -117,6 +117,8 @@ def torment(out: pathlib.Path, arguments: list[str], kills: int, seed: int) -> s
         if process.wait() < 0:
             tally[run.phase()] += 1
             continue
+        # the first run has compiled for the others
+        whole = min(whole, time.monotonic() - begin)
         _expect(process.returncode == 0, f"{run.workdir} failed: {run.log}")
         found = run.outcome()
         wrong = [name for name in expected if found[name] != expected[name]]

@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,6 @@ import pytest
 from lfm_jax import losses, models, sharding, tasks
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, ModelConfig
-from lfm_jax.data.archive import Category, write_category
 from lfm_jax.data.mixture import densest
 from lfm_jax.errors import LfmError
 from lfm_jax.train import loop
@@ -31,74 +31,75 @@ from lfm_jax.types import Observation, Skeleton
 ROOT = pathlib.Path(__file__).parents[1]
 SOON = {"xla_backend_optimization_level": 0}  # compiles in a third of the time
 DEVICES, STEPS, STOP = 8, 20, 10
-COUNTS = (5, 7, 4)  # three shapes a batch do not divide by eight devices
+COUNTS = (5, 7, 4)  # of keypoints; twelve shapes do not divide by eight devices
 
 
-def write_archive(directory):
-    random = np.random.default_rng(0)
-    for n in COUNTS:
-        mean, basis = random.normal(size=(2, n, 3))
-        points = mean + 0.3 * random.normal(size=(60, 1, 1)) * basis
-        category = Category(
-            name=f"of_{n}",
-            keypoints=tuple(f"point_{i}" for i in range(n)),
-            edges=np.zeros((0, 2), np.int32),
-            units="unit",
-            sequence=np.arange(60),
-            points3d=points.astype(np.float32),
-        )
-        write_category(directory / f"of_{n}.npz", category)
+SKELETONS = [Skeleton(f"of_{n}", tuple(map(str, range(n)))) for n in COUNTS]
+PER_CATEGORY = 4
+CONFIG = ModelConfig(width=16, layers=2, heads=2, bases="")
 
 
-def go_on(built, state, batches, steps):
+def batch(microbatches=1, seed=0):
+    b, n = PER_CATEGORY * len(COUNTS), max(COUNTS)
+    counts = np.tile(COUNTS, PER_CATEGORY)
+    real = np.arange(n) < counts[:, None]
+    points = np.random.default_rng(seed).normal(size=(b, n, 2)) * real[..., None]
+    category = np.tile(np.arange(len(COUNTS), dtype=np.int32), PER_CATEGORY)
+    seen = Observation(points.astype(np.float32), real, real, category)
+    return seen, densest(counts[: b // microbatches].tolist())
+
+
+def reconstruction(apply, params, seen, packing, key):
+    """An objective that compiles soon, and draws nothing: parts have their own keys."""
+    image = apply(params, seen, packing)[..., :2]
+    return {"loss": losses.mean_squared(image, seen.points2d, seen.annotated)}
+
+
+def go_on(step, mesh, state, batches, steps):
     """A state some steps later, and the losses on the way."""
     losses = []
     for _ in range(steps):
-        batch = sharding.put_batch(next(batches), built.mesh)
-        state, scalars = built.step(state, batch)
+        state, scalars = step(state, sharding.put_batch(next(batches), mesh))
         losses.append(float(scalars["loss"]))
     return state, losses
 
 
+def stream():
+    data = grain.MapDataset.range(STEPS).map(lambda seed: batch(seed=seed))
+    return iter(data.to_iter_dataset())
+
+
 def measure(directory):
     """Losses on one device and on eight, each stopped half-way and resumed on both."""
-    archive = directory / "archive"
-    archive.mkdir()
-    write_archive(archive)
-    few = jax.devices()[:1]
-    config = Config()
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, dir=str(archive)),
-        model=dataclasses.replace(config.model, width=16, layers=1, heads=2, bases=""),
-        objective=dataclasses.replace(config.objective, supervised=True),
-        train=dataclasses.replace(config.train, steps=STEPS, per_category=1),
-    )
-    split = dataclasses.replace(config, mesh="fsdp")
+    task, found = tasks.Task(reconstruction), {}
+    train = dataclasses.replace(Config().train, steps=STEPS)
+    config = Config(model=CONFIG, train=train)
+    model = models.build(CONFIG, SKELETONS)
     runs = {
-        "one": (config, few),
+        "one": (config, jax.devices()[:1]),
         "data": (config, jax.devices()),
-        "fsdp": (split, jax.devices()),
+        "fsdp": (dataclasses.replace(config, mesh="fsdp"), jax.devices()),
     }
-    built = {
-        name: loop.build(config, directory, devices)
-        for name, (config, devices) in runs.items()
-    }
-    found = {}
-    for name, run in built.items():
-        batches = iter(run.batches)
-        state, losses = go_on(run, run.init(), batches, STOP)
-        with Checkpoints(directory / f"stopped_{name}") as checkpoints:
+    placed = {}
+    for name, (config, devices) in runs.items():
+        mesh = sharding.make_mesh(devices)
+        init, step, abstract = loop.place(config, model, task, len(COUNTS), mesh)
+        placed[name] = abstract, functools.partial(go_on, step, mesh)
+        batches = stream()
+        state, losses = placed[name][1](init(), batches, STOP)
+        with Checkpoints(directory / name) as checkpoints:
             checkpoints.save(STOP, state, batches)
         found[f"local {name}"] = sum(
             leaf.addressable_shards[0].data.size
             for leaf in jax.tree.leaves(state.params)
         )
-        found[name] = losses + go_on(run, state, batches, STEPS - STOP)[1]
+        found[name] = losses + placed[name][1](state, batches, STEPS - STOP)[1]
     for before, after in (("one", "fsdp"), ("fsdp", "one"), ("data", "one")):
-        with Checkpoints(directory / f"stopped_{before}") as checkpoints:
-            standing = loop.restore(built[after], checkpoints)
-        _, rest = go_on(built[after], standing.state, standing.batches, STEPS - STOP)
+        abstract, train = placed[after]
+        batches = stream()
+        with Checkpoints(directory / before) as checkpoints:
+            state = checkpoints.restore(abstract, batches)
+        rest = train(state, batches, STEPS - STOP)[1]
         found[f"{before}, then {after}"] = found[before][:STOP] + rest
     return found
 
@@ -143,26 +144,6 @@ def test_an_unknown_mesh_is_an_error():
 # ----------------------------------------------------------------------------
 # One device.
 # ----------------------------------------------------------------------------
-
-SKELETONS = [Skeleton(f"of_{n}", tuple(map(str, range(n)))) for n in COUNTS]
-PER_CATEGORY = 4
-CONFIG = ModelConfig(width=16, layers=2, heads=2, bases="")
-
-
-def batch(microbatches=1):
-    b, n = PER_CATEGORY * len(COUNTS), max(COUNTS)
-    counts = np.tile(COUNTS, PER_CATEGORY)
-    real = np.arange(n) < counts[:, None]
-    points = np.random.default_rng(0).normal(size=(b, n, 2)) * real[..., None]
-    category = np.tile(np.arange(len(COUNTS), dtype=np.int32), PER_CATEGORY)
-    seen = Observation(points.astype(np.float32), real, real, category)
-    return seen, densest(counts[: b // microbatches].tolist())
-
-
-def reconstruction(apply, params, seen, packing, key):
-    """An objective that compiles soon, and draws nothing: parts have their own keys."""
-    image = apply(params, seen, packing)[..., :2]
-    return {"loss": losses.mean_squared(image, seen.points2d, seen.annotated)}
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import logging
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -125,12 +125,8 @@ class Built:
     batches: grain.IterDataset
 
 
-def build(
-    config: Config,
-    workdir: pathlib.Path,
-    devices: Sequence[jax.Device] | None = None,
-) -> Built:
-    """Opens the data, factorizes it, and compiles nothing yet; for all devices."""
+def build(config: Config, workdir: pathlib.Path) -> Built:
+    """Opens the data, factorizes it, and compiles nothing yet."""
     dataset = open_dataset(config.data, str(workdir))
     training = dataset.training
     claim_file(workdir / SPLIT, dataset.split)
@@ -150,22 +146,11 @@ def build(
     factors = factorized(training, held_out, config.model, config.seed, workdir)
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh()
     model = models.build(config.model, training.skeletons, factors.start)
     learn = tasks.supervised_task if config.objective.supervised else tasks.lfm2d_task
     task = learn(config.objective)
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    step = make_train_step(
-        model,
-        task,
-        optimizer,
-        average=config.optim.average,
-        microbatches=config.train.microbatches,
-        spread=functools.partial(sharding.spread, mesh=mesh),
-    )
-
-    init, abstract = _first_state(config, model, optimizer, len(counts), mesh)
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    init, step, abstract = place(config, model, task, len(counts), mesh)
     return Built(
         config=config,
         workdir=workdir,
@@ -176,26 +161,37 @@ def build(
         task=task,
         abstract=abstract,
         init=init,
-        step=jax.jit(
-            step,
-            donate_argnums=0,
-            out_shardings=(layout, sharding.replicated(mesh)),
-        ),
+        step=step,
         validate=_validation_loss(dataset, model, mesh),
         batches=batches,
     )
 
 
-def _first_state(config, model, optimizer, categories, mesh):
-    """() -> the state before the first step, compiled; and the abstract state."""
+def place(
+    config: Config, model: models.Model, task: tasks.Task, categories: int, mesh: Mesh
+) -> tuple[Callable[[], TrainState], Callable, TrainState]:
+    """`init` and `step` of a run on these devices, and the abstract state."""
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    step = make_train_step(
+        model,
+        task,
+        optimizer,
+        average=config.optim.average,
+        microbatches=config.train.microbatches,
+        spread=functools.partial(sharding.spread, mesh=mesh),
+    )
 
     def init():
-        key = jax.random.key(config.seed)
-        return init_state(model, optimizer, key, categories)
+        return init_state(model, optimizer, jax.random.key(config.seed), categories)
 
     shapes = jax.eval_shape(init)
     layout = sharding.layout(shapes, mesh, config.mesh)
-    return jax.jit(init, out_shardings=layout), sharding.abstract(shapes, layout)
+    after = layout, sharding.replicated(mesh)
+    return (
+        jax.jit(init, out_shardings=layout),
+        jax.jit(step, donate_argnums=0, out_shardings=after),
+        sharding.abstract(shapes, layout),
+    )
 
 
 def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Callable:
