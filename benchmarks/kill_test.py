@@ -16,6 +16,7 @@ eval.json. Prints a tally; the exit status is 1 at the first difference or failu
 
 import argparse
 import collections
+import contextlib
 import json
 import pathlib
 import random
@@ -52,19 +53,14 @@ class Run:
                 [*command, f"--workdir={self.workdir}"], stdout=log, stderr=log
             )
 
-    def saving(self) -> bool:
-        """Whether a checkpoint is there that is not complete."""
+    def saving(self, since: float) -> bool:
+        """Whether a checkpoint is there that is not complete and not from before."""
         found = list((self.workdir / "checkpoints").glob("[0-9]*"))
         return any(
-            not path.name.isdigit() or not (path / DIGESTS).exists() for path in found
+            not (path.name.isdigit() and (path / DIGESTS).exists())
+            and path.stat().st_mtime > since
+            for path in found
         )
-
-    def phase(self) -> str:
-        """Where a kill has hit, by what it left behind."""
-        if self.saving():
-            return "while saving"
-        begun = (self.workdir / "metrics.jsonl").exists()
-        return "while training" if begun else "before the first step"
 
     def outcome(self) -> dict:
         """All that must not depend on kills, comparable by ==."""
@@ -90,11 +86,14 @@ def strike_at(process: subprocess.Popen, seconds: float) -> None:
         process.kill()
 
 
-def strike_save(process: subprocess.Popen, run: Run, seconds: float) -> None:
-    """Kills so many seconds after a new save has begun, if it still runs."""
-    while run.saving() and process.poll() is None:  # what an earlier kill has left
-        time.sleep(POLL)
-    while not run.saving() and process.poll() is None:
+def strike_save(
+    process: subprocess.Popen, run: Run, since: float, seconds: float
+) -> None:
+    """Kills so many seconds after a save has begun, if it still runs."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # renamed as it was looked at
+            if run.saving(since):
+                break
         time.sleep(POLL)
     strike_at(process, seconds)
 
@@ -102,23 +101,23 @@ def strike_save(process: subprocess.Popen, run: Run, seconds: float) -> None:
 def torment(out: pathlib.Path, arguments: list[str], kills: int, seed: int) -> str:
     """Kills and compares; the tally, or an exit that says what is wrong."""
     draw, tally = random.Random(seed), collections.Counter()
-    peaceful, begin = Run(out / "peaceful", arguments), time.monotonic()
+    peaceful, begin = Run(out / "peaceful", arguments), time.time()
     _expect(peaceful.start().wait() == 0, f"{peaceful.workdir} failed: {peaceful.log}")
-    whole, expected = time.monotonic() - begin, peaceful.outcome()
+    whole, expected = time.time() - begin, peaceful.outcome()
     finished, run = 0, Run(out / "killed-0", arguments)
     while True:
-        struck, process, begin = sum(tally.values()), run.start(), time.monotonic()
+        struck, process, begin = sum(tally.values()), run.start(), time.time()
         if struck == kills:
             process.wait()
         elif struck % 2:
-            strike_save(process, run, draw.uniform(0.0, SAVE))
+            strike_save(process, run, begin, draw.uniform(0.0, SAVE))
         else:
             strike_at(process, draw.uniform(0.0, whole))
         if process.wait() < 0:
-            tally[run.phase()] += 1
+            tally["while saving" if run.saving(begin) else "elsewhere"] += 1
             continue
         # the first run has compiled for the others
-        whole = min(whole, time.monotonic() - begin)
+        whole = min(whole, time.time() - begin)
         _expect(process.returncode == 0, f"{run.workdir} failed: {run.log}")
         found = run.outcome()
         wrong = [name for name in expected if found[name] != expected[name]]

@@ -61,8 +61,8 @@ class LFM2D(nn.Module):
     learned: bool
     present: Bool[np.ndarray, "c n"]
     start: Start | None
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    dtype: jnp.dtype
+    remat: bool
 
     @nn.compact
     def __call__(
