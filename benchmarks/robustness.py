@@ -20,9 +20,9 @@ from lfm_jax.config import from_config_dict
 from lfm_jax.data.dataset import EvaluationData, open_dataset
 from lfm_jax.serve import Lifter
 from lfm_jax.train.evaluate import evaluate
-from lfm_jax.train.start import FILENAME, read_factorized
+from lfm_jax.train.start import read_factorized
 from lfm_jax.types import Labelled
-from lfm_jax.workdir import CONFIG, read_json
+from lfm_jax.workdir import CONFIG, FACTORIZATION, read_json
 
 HIDDEN = (0.0, 0.2, 0.4, 0.6)
 NOISE = (0.01, 0.02, 0.05)
@@ -61,7 +61,7 @@ def measure(folder: pathlib.Path) -> dict[str, dict[str, float]]:
     dataset = open_dataset(config.data, str(folder))
     lifter = Lifter.from_workdir(folder)
     skeletons = dataset.training.skeletons
-    padded = read_factorized(folder / FILENAME).rigid
+    padded = read_factorized(folder / FACTORIZATION).rigid
     rigid = [r[: len(s.keypoints)] for r, s in zip(padded, skeletons, strict=True)]
     settings = {f"hidden {share:.0%}": (share, 0.0) for share in HIDDEN}
     settings |= {f"noise {share:.0%}": (0.0, share) for share in NOISE}

@@ -11,6 +11,9 @@ each run the config keys it sets. Settings given here apply to all runs. In the 
     <name of the sweep>.csv  a line for every run that finished and category, and one
                             for the mean over categories: what tables are made from
 
+With --share=I/N only runs I, I + N, ... are trained here (I counts from 0), so that N
+machines with one --out do the sweep together.
+
 A run that finished is never trained again, in whichever sweep it stands; one that was
 stopped goes on from its checkpoint. Runs of the same data, start and seed begin from
 the same factorization, which is made once: list seeds innermost, so that runs side by
@@ -25,6 +28,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -34,8 +38,7 @@ import time
 
 from lfm_jax.config import assign, from_config_dict
 from lfm_jax.errors import LfmError
-from lfm_jax.train.start import FILENAME
-from lfm_jax.workdir import read_json, replacing
+from lfm_jax.workdir import FACTORIZATION, read_json, replacing
 
 POLL = 0.2  # seconds between looks at what runs
 
@@ -76,15 +79,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("sweep", type=pathlib.Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=pathlib.Path, default="runs/sweeps")
+    parser.add_argument("--share", default="0/1", help="I/N: every Nth run, from I on")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     given, common = parser.parse_known_args(arguments)
     runs = expand(given.sweep, common, given.out)
+    ours = share(runs, given.share)
     if given.dry_run:
-        for run in runs:
+        for run in ours:
             done = "# finished: " if run.finished else ""
             print(done + shlex.join(["python", *run.command[1:]]))
         return 0
-    failed = train([run for run in runs if not run.finished], given.workers)
+    failed = train([run for run in ours if not run.finished], given.workers)
     table = given.out / f"{given.sweep.stem}.csv"
     write_table(table, [run for run in runs if run.finished])
     print(f"{sum(run.finished for run in runs)} of {len(runs)} runs in {table}")
@@ -129,6 +134,19 @@ def expand(sweep: pathlib.Path, common: list[str], out: pathlib.Path) -> list[Ru
     return runs
 
 
+def share(runs: list[Run], text: str) -> list[Run]:
+    """The runs that "I/N" says.
+
+    Raises:
+        LfmError: it does not name a share.
+    """
+    found = re.fullmatch("([0-9]+)/([0-9]+)", text)
+    index, count = map(int, found.groups()) if found else (0, 0)
+    if index >= count:
+        raise LfmError(f"--share is {text!r}; give I/N with I from 0 to N - 1.")
+    return runs[index::count]
+
+
 def train(runs: list[Run], workers: int) -> list[Run]:
     """Trains each, and returns those that failed; stopped, it stops them all."""
     waiting, running, failed = list(runs), {}, []
@@ -161,7 +179,7 @@ def train(runs: list[Run], workers: int) -> list[Run]:
 
 def _begin(run: Run) -> subprocess.Popen:
     run.workdir.mkdir(parents=True, exist_ok=True)
-    start = run.workdir / FILENAME
+    start = run.workdir / FACTORIZATION
     if run.start.exists() and not start.exists():
         _copy(run.start, start)
     # runs of one sweep compile much the same
@@ -173,7 +191,7 @@ def _begin(run: Run) -> subprocess.Popen:
 
 
 def _keep_start(run: Run) -> None:
-    start = run.workdir / FILENAME
+    start = run.workdir / FACTORIZATION
     if start.exists() and not run.start.exists():
         run.start.parent.mkdir(exist_ok=True)
         _copy(start, run.start)

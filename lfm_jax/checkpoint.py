@@ -79,18 +79,19 @@ class Checkpoints:
             # The writer below Orbax reports a full disk as a ValueError.
             raise LfmError(
                 f"The checkpoint {path} could not be written ({_first_line(error)}); "
-                "make room or choose another --workdir."
+                f"free {_size(state) / 1e6:.1f} MB there and run the same command "
+                "again, it goes on from the one before."
             ) from error
 
     def _check_space(self, state: TrainState) -> None:
-        leaves = jax.tree.leaves(state)
-        needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+        needed = _size(state)
         free = shutil.disk_usage(self._directory).free
         if free < needed + RESERVE:
             raise LfmError(
                 f"The disk is full: a checkpoint needs {needed / 1e6:.1f} MB and "
-                f"{self._directory} has {free / 1e6:.1f} MB left; make room and run "
-                "the same command again."
+                f"{self._directory} has {free / 1e6:.1f} MB left; free "
+                f"{(needed + RESERVE - free) / 1e6:.1f} MB there (damaged-* may "
+                "go) and run the same command again."
             )
 
     def restore(
@@ -126,6 +127,12 @@ class Checkpoints:
                 "run the same command to start again."
             )
         return None
+
+
+def _size(state: TrainState) -> int:
+    """Bytes of all arrays."""
+    leaves = jax.tree.leaves(state)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,10 @@ class ModelConfig:
             network, which must find everything itself, and for lfm3d.
         neighbours: lengths that stay, of every keypoint, by which the start's depths
             are corrected; 0 leaves them as they are.
+        dtype: what blocks compute in: float32 or bfloat16; weights, the start and all
+            geometry stay in float32.
+        remat: compute the inside of blocks again for the gradient, not keep it: less
+            memory, more time.
     """
 
     name: str = "lfm2d"
@@ -78,6 +82,8 @@ class ModelConfig:
     attention: str = "hybrid"
     bases: str = "2,5,9"
     neighbours: int = 4
+    dtype: str = "float32"
+    remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +132,14 @@ class TrainConfig:
     Attributes:
         steps: updates.
         per_category: shapes of every category in a step (category-balanced).
+        microbatches: equal parts of a step that are computed one after the other, for
+            less memory; divides per_category.
         log_every, validate_every, checkpoint_every: in steps.
     """
 
     steps: int = 150
     per_category: int = 3
+    microbatches: int = 1
     log_every: int = 20
     validate_every: int = 100
     checkpoint_every: int = 100
@@ -138,9 +147,16 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run."""
+    """One run.
+
+    Attributes:
+        seed: of everything random but the cameras.
+        mesh: how the weights lie on several devices (sharding.py): data, the whole on
+            every one, or fsdp, split over them. Neither changes what is learned.
+    """
 
     seed: int = 0
+    mesh: str = "data"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -392,7 +392,7 @@ def _read_workdir(folder: pathlib.Path) -> tuple:
     from lfm_jax import checkpoint, lifting, models
     from lfm_jax.train import start
 
-    begun = start.read_factorized(folder / start.FILENAME).start
+    begun = start.read_factorized(folder / workdir.FACTORIZATION).start
     weights = checkpoint.read_weights(folder / "checkpoints")
     model = models.build(config.model, skeletons, begun)
     # Zero: the run has not come to its end, where signs are chosen.

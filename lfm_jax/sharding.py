@@ -1,19 +1,41 @@
-"""Where arrays live: one mesh with one named axis, "data".
+"""Where arrays live: one mesh with one named axis, "data"; the only room that says so.
 
-Parameters are replicated; a batch is split over "data" along its first axis where that
-divides, and replicated where it does not.
+Every batch is split over the devices along its first axis, evenly or not. What is
+trained has one of two layouts, `config.mesh`:
+
+    data   the whole of it on every device
+    fsdp   each leaf split over the same devices as `FSDP` says, gathered as it is used
+
+Both compute the same; the second needs less memory and more communication.
 """
+
+import re
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from lfm_jax.config import suggest
+from lfm_jax.errors import LfmError
 
-def make_mesh() -> Mesh:
-    """All devices along "data"."""
+# The partition of the first pattern that is found in the path of a leaf, be it a
+# parameter, its average or its moments. What matches none, or does not divide by the
+# number of devices, is whole on every device.
+FSDP = (
+    ("/(kernel|embedding)$", PartitionSpec(None, "data")),  # by what comes out
+    ("/phi$", PartitionSpec(None, None, "data")),
+)
+LAYOUTS = {"data": (), "fsdp": FSDP}
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices, all of them if not given, along "data"."""
     # Auto: the compiler places intermediates. Explicit, the newer default of
     # jax.make_mesh, would make the packing's gather across shards an error.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    devices = devices or jax.devices()
+    auto = (AxisType.Auto,)
+    return jax.make_mesh((len(devices),), ("data",), auto, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -21,20 +43,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def check_layout(name: str) -> None:
+    """Raises LfmError if there is no such layout."""
+    if name not in LAYOUTS:
+        raise LfmError(f"There is no mesh {name!r}{suggest(name, LAYOUTS)}.")
+
+
+def layout(tree: PyTree, mesh: Mesh, name: str) -> PyTree:
+    """A sharding for every leaf of what is trained.
+
+    Args:
+        tree: arrays, or what has their shapes.
+        mesh: the devices.
+        name: one of `LAYOUTS`.
+    """
+
+    def place(path, leaf):
+        spelt = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, partition in LAYOUTS[name]:
+            if re.search(pattern, spelt):
+                axis = partition.index("data")
+                if leaf.shape[axis] % mesh.size == 0:
+                    return NamedSharding(mesh, partition)
+                break
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A host batch on the devices, split along the first axis where it divides."""
+    """A host batch on the devices; keypoints are so small that each has all of them."""
+    return jax.device_put(batch, replicated(mesh))
+
+
+def spread(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Inside a compiled function: splits the work on a batch along its first axis."""
     split = NamedSharding(mesh, PartitionSpec("data"))
-
-    def place(array):
-        divides = array.ndim > 0 and array.shape[0] % mesh.size == 0
-        return jax.device_put(array, split if divides else replicated(mesh))
-
-    return jax.tree.map(place, batch)
+    return jax.lax.with_sharding_constraint(batch, split)
 
 
-def abstract(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Shapes and dtypes of a tree, to be restored replicated on the mesh."""
-    place = replicated(mesh)
+def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes and dtypes of a tree, to be restored in a layout."""
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        tree,
+        shardings,
     )

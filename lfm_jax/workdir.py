@@ -35,6 +35,7 @@ from lfm_jax.config import Config, differences, from_config_dict
 from lfm_jax.errors import LfmError
 
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
+FACTORIZATION = "factorization.npz"
 EXPECTED_ERRORS = "expected_errors.json"
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)

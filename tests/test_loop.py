@@ -3,13 +3,11 @@
 import dataclasses
 import errno
 import json
-import logging
 import os
 import shutil
 import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -294,38 +292,6 @@ def test_a_work_directory_that_cannot_be_written(config, tmp_path, monkeypatch, 
     with pytest.raises(LfmError, match="here") as error:
         loop.train_and_evaluate(config, str(tmp_path))
     assert "\n" not in str(error.value)
-
-
-def watch_of(losses_of_steps):
-    """A watch that saw these per-category losses; two categories."""
-    watch = loop.Watch(["left", "right"], lambda step: 1e-3)
-    for step, losses in enumerate(losses_of_steps, 1):
-        losses = np.asarray(losses)
-        scalars = {
-            "loss": losses.mean(),
-            "finite": np.isfinite(losses).all(),
-            "loss_per_category": losses,
-        }
-        watch.add(step, jax.tree.map(jnp.asarray, scalars))
-    return watch
-
-
-def test_the_watch_names_step_and_category(caplog):
-    fine, bad = [1.0, 2.0], [1.0, np.nan]
-    with caplog.at_level(logging.WARNING):
-        assert watch_of([fine, fine]).check()["loss"] == 1.5
-        assert not caplog.records
-        watch_of([fine, bad, fine]).check()
-    [record] = caplog.records
-    assert "step 2" in record.getMessage() and "right" in record.getMessage()
-    assert "left" not in record.getMessage().replace("left out", "")
-
-
-def test_the_watch_gives_up_on_a_lost_run_only():
-    fine, bad = [1.0, 2.0], [np.inf, 1.0]
-    watch_of(([bad] * (loop.LOST - 1) + [fine]) * 2).check()
-    with pytest.raises(LfmError, match=f"step {loop.LOST}.*left"):
-        watch_of([bad] * loop.LOST).check()
 
 
 def test_lines_past_the_resumed_step_are_dropped(tmp_path):

@@ -15,6 +15,7 @@ from lfm_jax.geometry.pose import apply_pose
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.train import start
 from lfm_jax.types import Observation, Skeleton
+from lfm_jax.workdir import FACTORIZATION
 
 FRAMES, POINTS = 90, 12
 SMALL = ModelConfig(bases="1,2")
@@ -125,8 +126,8 @@ def test_it_is_made_once_and_read_back(made, folder, monkeypatch):
 )
 def test_of_anything_else_it_is_made_again(made, folder, tmp_path, other, monkeypatch):
     """Also what an interrupted run left of the other."""
-    kept = (folder / start.FILENAME).read_bytes()
-    (tmp_path / start.FILENAME).write_bytes(kept)
+    kept = (folder / FACTORIZATION).read_bytes()
+    (tmp_path / FACTORIZATION).write_bytes(kept)
     (tmp_path / "factorization").mkdir()
     (tmp_path / "factorization" / "000.npz").write_bytes(kept)
     asked = {"training": training(), "config": SMALL, "seed": 0} | other
@@ -158,7 +159,7 @@ def test_what_is_done_survives_an_interruption(tmp_path, monkeypatch):
     both = start.factorized(twice, 2 * HELD_OUT, SMALL, 0, tmp_path).start
     assert len(asked) == 3
     np.testing.assert_array_equal(both.shapes[0], both.shapes[1])
-    assert [path.name for path in tmp_path.iterdir()] == [start.FILENAME]
+    assert [path.name for path in tmp_path.iterdir()] == [FACTORIZATION]
 
 
 def test_without_bases_there_is_a_yardstick_and_no_start(made, tmp_path):
@@ -174,8 +175,8 @@ def test_bases_that_are_no_numbers_are_an_error(bases, tmp_path):
 
 
 def test_a_damaged_file_is_an_error_that_says_what_to_do(made, folder, tmp_path):
-    whole = (folder / start.FILENAME).read_bytes()
-    path = tmp_path / start.FILENAME
+    whole = (folder / FACTORIZATION).read_bytes()
+    path = tmp_path / FACTORIZATION
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LfmError, match="run the training command again"):
         start.read_factorized(path)

@@ -10,7 +10,7 @@ Rows in a batch are padded to the largest number of keypoints of a category.
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grain
 import jax
@@ -69,6 +69,7 @@ def training_batches(
     *,
     per_category: int,
     seed: int,
+    microbatches: int = 1,
     truth: Sequence[Labelled | Observation] | None = None,
 ) -> grain.IterDataset:
     """An endless, checkpointable stream of `(records, Packing)` NumPy batches.
@@ -80,13 +81,20 @@ def training_batches(
         training: the frames.
         per_category: shapes of every category in a batch.
         seed: of the order of the frames, and of nothing else.
+        microbatches: equal parts of a batch that are computed one after the other; the
+            packing is that of a part.
         truth: the same frames with 3D, for tasks that learn from labels.
 
     Raises:
-        LfmError: a category of `truth` has no 3D.
+        LfmError: a category of `truth` has no 3D, or the parts are not equal.
     """
+    if per_category % microbatches:
+        raise LfmError(
+            f"train.per_category is {per_category} and train.microbatches is "
+            f"{microbatches}; make the first a multiple of the second."
+        )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
-    packing = densest(counts * per_category)
+    packing = densest(counts * (per_category // microbatches))
     records = training.observations if truth is None else _labelled(training, truth)
     rows, gather = _sampler(training, per_category, seed), _gatherer(records)
     return (
@@ -94,6 +102,24 @@ def training_batches(
         .map(lambda step: (gather(rows(step)), packing))
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
     )
+
+
+def frame_of(
+    training: TrainingData, per_category: int, seed: int
+) -> Callable[[int, int], tuple[int, int]]:
+    """A function from a step and a place in its batch to a category and its frame.
+
+    Arguments are those of `training_batches`.
+    """
+    rows = _sampler(training, per_category, seed)
+    frames = [len(observation.category) for observation in training.observations]
+    starts = np.cumsum(frames) - frames
+
+    def frame(step: int, example: int) -> tuple[int, int]:
+        category = example % len(frames)
+        return category, int(rows(step)[example] - starts[category])
+
+    return frame
 
 
 def _labelled(training, truth):

@@ -21,6 +21,8 @@ __all__ = ["NETWORKS", "Model", "Start", "build"]
 
 NETWORKS = {"lfm2d": lfm2d.network, "lfm3d": lfm3d.network, "mlp": mlp.network}
 
+DTYPES = ("float32", "bfloat16")
+
 
 class Model(NamedTuple):
     """A network without state.
@@ -57,6 +59,15 @@ def build(
         raise LfmError(
             f"model.width is {config.width}; make it a multiple of twice model.heads "
             f"({2 * config.heads})."
+        )
+    if config.dtype not in DTYPES:
+        raise LfmError(
+            f"model.dtype is {config.dtype!r}; choose {' or '.join(DTYPES)}."
+        )
+    if config.name != "lfm2d" and (config.dtype != DTYPES[0] or config.remat):
+        raise LfmError(
+            f"model.dtype and model.remat are settings of lfm2d; {config.name} has "
+            "neither, leave both out."
         )
     network = NETWORKS[config.name](config, skeletons, start)
     count = max(len(skeleton.keypoints) for skeleton in skeletons)

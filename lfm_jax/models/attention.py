@@ -5,6 +5,7 @@ which instance a token is of (0: empty). Attention is block diagonal in segments
 looks only at observed tokens: a hidden token asks, but is never asked.
 """
 
+import functools
 import re
 
 import flax.linen as nn
@@ -72,8 +73,10 @@ def split_heads(
 def likeness(
     query: Float[ArrayLike, "r l h e"], key: Float[ArrayLike, "r m h e"]
 ) -> Float[ArrayLike, "r h l m"]:
-    """Scaled dot products: the logits of a transformer."""
-    logits = jnp.einsum("rlhd,rmhd->rhlm", query, key)
+    """Scaled dot products in float32: the logits of a transformer."""
+    logits = jnp.einsum(
+        "rlhd,rmhd->rhlm", query, key, preferred_element_type=jnp.float32
+    )
     return logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
 
 
@@ -84,15 +87,23 @@ def attend(
 ) -> Float[ArrayLike, "r l d"]:
     """Softmax attention; a token that may look at nothing receives zero."""
     weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
-    weights = jnp.where(mask, weights, 0.0)
+    weights = jnp.where(mask, weights, 0.0).astype(values.dtype)
     # zero times NaN is NaN: what is not finite stays in its own instance
     values = jnp.where(jnp.isfinite(values), values, 0.0)
     attended = jnp.einsum("rhlm,rmhd->rlhd", weights, values)
     return attended.reshape(*attended.shape[:-2], -1)
 
 
+def norm(name: str, tokens: Float[ArrayLike, "r l d"]) -> Float[ArrayLike, "r l d"]:
+    """Inside a module: layer norm of that name, in float32 whatever the tokens are."""
+    return nn.LayerNorm(use_bias=False, name=name)(tokens.astype(jnp.float32))
+
+
 class Block(nn.Module):
-    """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi."""
+    """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi.
+
+    It computes in the dtype of its tokens, but for softmax and norms in float32.
+    """
 
     heads: int
     inject_values: bool
@@ -105,18 +116,19 @@ class Block(nn.Module):
         phi: Float[ArrayLike, "r l d"] | None,
     ) -> Float[ArrayLike, "r l d"]:
         width = tokens.shape[-1]
-        normed = nn.LayerNorm(use_bias=False, name="attention_norm")(tokens)
+        dense = functools.partial(nn.Dense, dtype=tokens.dtype)
+        normed = norm("attention_norm", tokens)
         query, key, value = jnp.split(
-            nn.Dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
+            dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
         )
         if phi is not None:
             query, key = query + phi, key + phi
             value = value + phi if self.inject_values else value
         query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
         attended = attend(likeness(query, key), value, mask)
-        tokens = tokens + nn.Dense(
+        tokens = tokens + dense(
             width, kernel_init=nn.initializers.zeros, name="attention_out"
         )(attended)
-        normed = nn.LayerNorm(use_bias=False, name="mlp_norm")(tokens)
-        hidden = nn.gelu(nn.Dense(4 * width, name="mlp_in")(normed))
-        return tokens + nn.Dense(width, name="mlp_out")(hidden)
+        normed = norm("mlp_norm", tokens)
+        hidden = nn.gelu(dense(4 * width, name="mlp_in")(normed))
+        return tokens + dense(width, name="mlp_out")(hidden)

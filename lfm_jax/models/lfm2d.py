@@ -33,6 +33,7 @@ from lfm_jax.models.attention import (
     attention_mask,
     from_rows,
     injected,
+    norm,
     to_rows,
 )
 from lfm_jax.models.encodings import correspondence, token_encoding
@@ -52,6 +53,8 @@ class LFM2D(nn.Module):
         learned: train phi.
         present: which keypoints each category has.
         start: factorized shapes, or None.
+        dtype: of tokens; what comes in and goes out is float32.
+        remat: compute blocks again for the gradient instead of keeping their inside.
     """
 
     width: int
@@ -63,6 +66,8 @@ class LFM2D(nn.Module):
     learned: bool
     present: Bool[np.ndarray, "c n"]
     start: Start | None
+    dtype: jnp.dtype
+    remat: bool
 
     @nn.compact
     def __call__(
@@ -74,21 +79,25 @@ class LFM2D(nn.Module):
         present = jnp.asarray(self.present)[category, :count]
         shape, features = self._begin(points, observed, category)
         features = keep(features, present)
-        tokens = nn.Dense(self.width, name="embed")(
+        tokens = nn.Dense(self.width, dtype=self.dtype, name="embed")(
             to_rows(self._token_features(features, observed, present), packing)
         )
-        code = nn.Embed(len(self.present), self.width, name="category")(category)
+        embed = nn.Embed(
+            len(self.present), self.width, dtype=self.dtype, name="category"
+        )
+        code = embed(category)
         code = jnp.broadcast_to(code[:, None], (*points.shape[:2], self.width))
         tokens = tokens + to_rows(code, packing)
-        phi = to_rows(self._phi()[category, :count], packing)
+        phi = to_rows(self._phi()[category, :count], packing).astype(self.dtype)
         if self.injection == "input":
             tokens = tokens + phi
         mask = attention_mask(observed, packing)
+        make = nn.remat(Block) if self.remat else Block
         for layer in range(self.layers):
             use = injected(self.injection, layer, self.layers)
-            block = Block(self.heads, self.inject_values, name=f"block_{layer:02d}")
+            block = make(self.heads, self.inject_values, name=f"block_{layer:02d}")
             tokens = block(tokens, mask, phi if use else None)
-        tokens = nn.LayerNorm(use_bias=False, name="norm")(tokens)
+        tokens = norm("norm", tokens)
         first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
         deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
@@ -165,4 +174,6 @@ def network(
         learned=config.encoding == "learned",
         present=np.arange(counts.max()) < counts[:, None],
         start=start,
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
     )

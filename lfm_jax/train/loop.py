@@ -11,11 +11,12 @@ function of the seed and the step.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -29,7 +30,7 @@ from lfm_jax import models, sharding, tasks
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, suggest
 from lfm_jax.data.dataset import Dataset, open_dataset
-from lfm_jax.data.mixture import training_batches
+from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
 from lfm_jax.metrics_io import MetricsWriter, Progress
@@ -45,6 +46,7 @@ from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.train.table import results_table
+from lfm_jax.train.watch import Watch
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
 from lfm_jax.workdir import (
     EXPECTED_ERRORS,
@@ -58,7 +60,6 @@ from lfm_jax.workdir import (
 
 MODES = ("train_and_eval", "train", "eval")
 VALIDATION = 8  # frames of every category in the validation loss
-LOST = 20  # steps in a row without a finite gradient after which there is no hope
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class Built:
     Attributes:
         config, workdir: as given.
         mesh: the devices.
+        abstract: shape, dtype and sharding of every leaf of the state.
         dataset: training and evaluation data.
         rigid: per category the shape [n 3] factorized from 2D: a yardstick.
         model: the network.
@@ -122,6 +124,7 @@ class Built:
     config: Config
     workdir: pathlib.Path
     mesh: Mesh
+    abstract: TrainState
     dataset: Dataset
     rigid: tuple[np.ndarray, ...]
     model: models.Model
@@ -140,11 +143,13 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     known = [isinstance(part, Labelled) for part in dataset.evaluation.validation]
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
     # mistakes are found before minutes go into factorizing
+    sharding.check_layout(config.mesh)
     models.build(config.model, training.skeletons)
     batches = training_batches(
         training,
         per_category=config.train.per_category,
         seed=config.seed,
+        microbatches=config.train.microbatches,
         truth=dataset.evaluation.train if config.objective.supervised else None,
     )
     held_out = [part.observation for part in dataset.evaluation.validation]
@@ -152,15 +157,9 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()
-    place = sharding.replicated(mesh)
     model = models.build(config.model, training.skeletons, factors.start)
     task = tasks.build(config.objective)
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    step = make_train_step(model, task, optimizer, average=config.optim.average)
-
-    def init():
-        return init_state(model, optimizer, jax.random.key(config.seed), len(counts))
-
+    init, step, abstract = place(config, model, task, len(counts), mesh)
     return Built(
         config=config,
         workdir=workdir,
@@ -169,10 +168,38 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         rigid=tuple(r[:n] for r, n in zip(factors.rigid, counts, strict=True)),
         model=model,
         task=task,
-        init=jax.jit(init, out_shardings=place),
-        step=jax.jit(step, donate_argnums=0, out_shardings=place),
+        abstract=abstract,
+        init=init,
+        step=step,
         validate=_validation_loss(dataset, model, mesh),
         batches=batches,
+    )
+
+
+def place(
+    config: Config, model: models.Model, task: tasks.Task, categories: int, mesh: Mesh
+) -> tuple[Callable[[], TrainState], Callable, TrainState]:
+    """`init` and `step` of a run on these devices, and the abstract state."""
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    step = make_train_step(
+        model,
+        task,
+        optimizer,
+        average=config.optim.average,
+        microbatches=config.train.microbatches,
+        spread=functools.partial(sharding.spread, mesh=mesh),
+    )
+
+    def init():
+        return init_state(model, optimizer, jax.random.key(config.seed), categories)
+
+    shapes = jax.eval_shape(init)
+    layout = sharding.layout(shapes, mesh, config.mesh)
+    after = layout, sharding.replicated(mesh)
+    return (
+        jax.jit(init, out_shardings=layout),
+        jax.jit(step, donate_argnums=0, out_shardings=after),
+        sharding.abstract(shapes, layout),
     )
 
 
@@ -188,6 +215,7 @@ def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Calla
 
     @jax.jit
     def loss(params: PyTree, observation: Observation, packing: Packing) -> jax.Array:
+        observation, packing = sharding.spread((observation, packing), mesh)
         return jnp.mean(
             tasks.reprojection_loss(model.apply, params, observation, packing)
         )
@@ -213,8 +241,7 @@ class Standing:
 def restore(built: Built, checkpoints: Checkpoints) -> Standing:
     """The newest readable checkpoint of the work directory, else a first state."""
     batches = iter(built.batches)
-    abstract = sharding.abstract(jax.eval_shape(built.init), built.mesh)
-    state = checkpoints.restore(abstract, batches)
+    state = checkpoints.restore(built.abstract, batches)
     if state is None:
         state = built.init()
     step = int(state.step)
@@ -239,8 +266,7 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
     config, state, batches = built.config.train, start.state, start.batches
     metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step)
     progress = Progress(start.step, config.steps)
-    names = [skeleton.name for skeleton in built.dataset.training.skeletons]
-    watch = Watch(names, learning_rate(built.config.optim, config.steps))
+    watch = _watch(built)
     with _stop_request() as stop, contextlib.closing(progress):
         for step in range(start.step, config.steps):
             # The order matters: evaluate, save, and only then take a batch. A saved
@@ -267,57 +293,18 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
     return Standing(config.steps, state, batches)
 
 
-class Watch:
-    """Holds the scalars of recent steps on the device, and looks at them together.
+def _watch(built: Built) -> Watch:
+    training, parts = built.dataset.training, built.dataset.split["categories"]
+    place = frame_of(training, built.config.train.per_category, built.config.seed)
+    names = [skeleton.name for skeleton in training.skeletons]
 
-    Reading each step's scalars would make the host wait for every step.
+    def frame(step: int, example: int) -> tuple[str, int]:
+        """Category and row in the archive."""
+        category, chosen = place(step, example)
+        return names[category], parts[names[category]]["train"][chosen]
 
-    Args:
-        categories: names, in the order of `loss_per_category`.
-        rate: the learning rate by step.
-    """
-
-    def __init__(self, categories: Sequence[str], rate: Callable[[int], jax.Array]):
-        self._categories = list(categories)
-        self._rate = rate
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self._lost = 0
-
-    def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
-        self._pending.append((step, scalars))
-
-    def check(self) -> dict[str, float]:
-        """The newest scalars as numbers.
-
-        Raises:
-            LfmError: too many steps in a row had no finite loss and gradient.
-        """
-        pending, self._pending = jax.device_get(self._pending), []
-        for step, scalars in pending:
-            self._lost = 0 if scalars["finite"] else self._lost + 1
-            if self._lost:
-                _log.warning(
-                    "step %d was left out: no finite loss or gradient; %s",
-                    step,
-                    self._blame(scalars),
-                )
-            if self._lost >= LOST:
-                raise LfmError(
-                    f"The loss has had no finite value or gradient for {LOST} steps up "
-                    f"to step {step} ({self._blame(scalars)}); lower "
-                    "optim.learning_rate, or look at these categories' data."
-                )
-        step, scalars = pending[-1]
-        line = {k: float(v) for k, v in scalars.items() if v.ndim == 0}
-        return line | {"learning_rate": float(self._rate(step - 1))}
-
-    def _blame(self, scalars: dict[str, np.ndarray]) -> str:
-        """The categories whose own loss is not finite, else all of the batch."""
-        losses = scalars.get("loss_per_category", np.zeros(len(self._categories)))
-        finite = np.isfinite(losses)
-        pairs = zip(self._categories, finite, strict=True)
-        names = [name for name, good in pairs if not good or finite.all()]
-        return f"in the batch: {', '.join(names)}" if finite.all() else ", ".join(names)
+    rate = learning_rate(built.config.optim, built.config.train.steps)
+    return Watch(names, rate, built.config.optim.clip, frame)
 
 
 @contextlib.contextmanager

@@ -31,9 +31,8 @@ from lfm_jax.data.dataset import TrainingData, fingerprint
 from lfm_jax.errors import LfmError
 from lfm_jax.models.start import Start, consult
 from lfm_jax.types import Observation
-from lfm_jax.workdir import replacing
+from lfm_jax.workdir import FACTORIZATION, replacing
 
-FILENAME = "factorization.npz"
 FRAMES = 400  # training frames in which lengths are measured
 LEAST = 1e-5  # unexplained variance of an image coordinate, beyond the noise floor
 DOUBT = 2.0  # standard deviations of that in one of a depth, which has no image
@@ -90,7 +89,7 @@ def factorized(
         f"{fingerprint(training)}, bases {config.bases or 'none'}, "
         f"neighbours {neighbours}, seed {seed}"
     )
-    path, parts = workdir / FILENAME, workdir / "factorization"
+    path, parts = workdir / FACTORIZATION, workdir / "factorization"
     if _kept(path, source) is None:
         parts.mkdir(exist_ok=True)
         arrays = _factorize(

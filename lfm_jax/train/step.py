@@ -6,13 +6,23 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lfm_jax.models import Model
+from lfm_jax.numerics import centre, keep
 from lfm_jax.tasks import Task
-from lfm_jax.types import Labelled, Observation, Packing, TrainState
+from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, TrainState
 
-Batch = tuple[Observation | Labelled, Packing | None]
+Records = Observation | Labelled
+Batch = tuple[Records, Packing | None]
+
+LARGEST = 1e15  # of a coordinate: single precision holds squares of it, and their sums
+THINNEST = 1e-6  # determinant of the 2D moments over their squared trace, at most 1/4
+FLAWS = (
+    "",
+    f"with coordinates that are not finite or beyond {LARGEST:.0e}",
+    "with all points in one place or on a line",
+)
 
 
 def init_state(
@@ -39,12 +49,16 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     average: float = 0.998,
+    microbatches: int = 1,
+    spread: Callable[[PyTree], PyTree] = lambda batch: batch,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds `step(state, batch) -> (state, scalars)`.
 
-    An update whose loss or gradient is not finite is skipped: the step still counts
-    (so that the data stream and the random streams stay where they are), the weights
-    stay what they were, and `scalars["finite"]` is False.
+    Examples with a flaw (`flaws`, in `scalars["flaw"]`) are left out of the loss. An
+    update whose loss or gradient is not finite all the same, or that has no example
+    left, is skipped: the step still counts (so that the data stream and the random
+    streams stay where they are), the weights stay what they were, and
+    `scalars["finite"]` is False.
 
     Args:
         model: the network.
@@ -52,44 +66,125 @@ def make_train_step(
         tx: the optimiser.
         average: decay of the moving average of the weights; it starts low, so that the
             first weights are soon forgotten.
+        microbatches: parts of the batch, one after the other, whose gradients are
+            added up; the packing is that of a part.
+        spread: places a part of the batch on devices.
     """
 
     def step(state: TrainState, batch: Batch):
         records, packing = batch
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+        flaw = flaws(records)
+        kept = flaw == 0
+        count = jnp.maximum(jnp.sum(kept, dtype=jnp.float32), 1.0)
+        mean = lambda values, kept=kept: jnp.sum(jnp.where(kept, values, 0.0)) / count
 
-        def objective(params):
-            terms = task.loss(model.apply, params, records, packing, key)
-            return jnp.mean(terms["loss"]), terms
+        def objective(params, records, kept, key):
+            records, kept, rows = spread((records, kept, packing))
+            terms = task.loss(model.apply, params, hide(records, kept), rows, key)
+            return mean(terms["loss"], kept), terms
 
-        (loss, terms), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params
+        parts = records, kept
+        (loss, terms), gradients = _accumulate(
+            objective, microbatches, state.params, parts, key
         )
         norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        count = state.step.astype(jnp.float32)
-        decay = jnp.minimum(average, (1.0 + count) / (10.0 + count))
-        averaged = jax.tree.map(
-            lambda old, new: decay * old + (1.0 - decay) * new, state.averaged, params
-        )
-        choose = lambda new, old: jnp.where(finite, new, old)
-        new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=jax.tree.map(choose, params, state.params),
-            averaged=jax.tree.map(choose, averaged, state.averaged),
-            opt_state=jax.tree.map(choose, opt_state, state.opt_state),
-        )
-        scalars = {name: jnp.mean(values) for name, values in terms.items()}
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.any(kept)
+        new = _update(state, tx, gradients, finite, average)
         category, categories = records.observation.category, len(state.depth_sign)
-        counts = jnp.bincount(category, length=categories)
-        sums = jax.ops.segment_sum(terms["loss"], category, categories)
-        return new, scalars | {
+        return new, {name: mean(values) for name, values in terms.items()} | {
             "grad_norm": norm,
             "finite": finite,
-            "loss_per_category": sums / jnp.maximum(counts.astype(sums.dtype), 1.0),
+            "flaw": flaw,
+            "loss_per_category": _by(category, categories, terms["loss"], kept),
         }
 
     return step
+
+
+def _accumulate(objective, microbatches, params, parts, key):
+    """((loss, terms), gradients) of a batch, all at once or part by part."""
+    slope = jax.value_and_grad(objective, has_aux=True)
+    if microbatches == 1:
+        return slope(params, *parts, key)
+    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), parts)
+
+    def add(total, part):
+        (loss, terms), gradients = slope(params, *part)
+        return jax.tree.map(jnp.add, total, (loss, gradients)), terms
+
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    keys = jax.random.split(key, microbatches)
+    (loss, gradients), terms = jax.lax.scan(add, nothing, (*parts, keys))
+    return (loss, jax.tree.map(jnp.ravel, terms)), gradients
+
+
+def _by(category, categories, values, kept):
+    """The mean of values per category, of those that are kept; zero of none."""
+    sums, counts = (
+        jax.ops.segment_sum(jnp.where(kept, x, 0.0), category, categories)
+        for x in (values, 1.0)
+    )
+    return sums / jnp.maximum(counts, 1.0)
+
+
+def _update(state, tx, gradients, finite, average):
+    """The next state; all but the step as it was, unless `finite`."""
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    count = state.step.astype(jnp.float32)
+    decay = jnp.minimum(average, (1.0 + count) / (10.0 + count))
+    averaged = jax.tree.map(
+        lambda old, new: decay * old + (1.0 - decay) * new, state.averaged, params
+    )
+    choose = lambda new, old: jnp.where(finite, new, old)
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=jax.tree.map(choose, params, state.params),
+        averaged=jax.tree.map(choose, averaged, state.averaged),
+        opt_state=jax.tree.map(choose, opt_state, state.opt_state),
+    )
+
+
+def flaws(records: Records) -> Int[Array, "b"]:
+    """What is wrong with each example, an index into `FLAWS`; 0 for nothing.
+
+    A pose cannot be told from points on a line: every turn about it looks the same.
+    """
+    seen = records.observation
+    sane = _inside(seen.points2d, seen.observed | seen.annotated)
+    if isinstance(records, Labelled):
+        sane &= _inside(records.points3d, records.evaluated)
+    points = keep(jnp.asarray(seen.points2d), seen.observed & sane[:, None])
+    points = centre(points, seen.observed)
+    size = jnp.max(jnp.abs(points), axis=(1, 2), keepdims=True)
+    points = points / jnp.where(size > 0.0, size, 1.0)
+    xx, yy, xy = (
+        jnp.sum(points[..., i] * points[..., j], axis=-1)
+        for i, j in ((0, 0), (1, 1), (0, 1))
+    )
+    thin = xx * yy - xy * xy <= THINNEST * jnp.square(xx + yy)
+    return jnp.where(sane, jnp.where(thin, 2, 0), 1)
+
+
+def _inside(points: Float[ArrayLike, "b n d"], mask: Bool[ArrayLike, "b n"]):
+    """Whether the masked points of an example are numbers that can be squared."""
+    return jnp.all(jnp.abs(keep(jnp.asarray(points), mask)) <= LARGEST, axis=(1, 2))
+
+
+def hide(records: Records, kept: Bool[ArrayLike, "b"]) -> Records:
+    """Records in which nothing is seen, or known, of the examples that are not kept."""
+    if isinstance(records, Labelled):
+        evaluated = records.evaluated & kept[:, None]
+        return Labelled(
+            hide(records.observation, kept),
+            keep(jnp.asarray(records.points3d), evaluated),
+            evaluated,
+        )
+    return dataclasses.replace(
+        records,
+        points2d=jnp.where(kept[:, None, None], records.points2d, 0.0),
+        observed=records.observed & kept[:, None],
+        annotated=records.annotated & kept[:, None],
+    )
