@@ -14,8 +14,6 @@ import dataclasses
 import functools
 import logging
 import pathlib
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +43,7 @@ from lfm_jax.train.evaluate import (
 from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
+from lfm_jax.train.stopping import stop_request
 from lfm_jax.train.table import results_table
 from lfm_jax.train.watch import Watch
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
@@ -267,7 +266,7 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
     metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step)
     progress = Progress(start.step, config.steps)
     watch = _watch(built)
-    with _stop_request() as stop, contextlib.closing(progress):
+    with stop_request() as stop, contextlib.closing(progress):
         for step in range(start.step, config.steps):
             # The order matters: evaluate, save, and only then take a batch. A saved
             # iterator is then never ahead of the saved state.
@@ -305,36 +304,6 @@ def _watch(built: Built) -> Watch:
 
     rate = learning_rate(built.config.optim, built.config.train.steps)
     return Watch(names, rate, built.config.optim.clip, frame)
-
-
-@contextlib.contextmanager
-def _stop_request() -> Iterator[list[int]]:
-    """A list, empty until Ctrl-C or SIGTERM asks to stop; then it holds the signal.
-
-    A second request acts at once.
-    """
-    requests: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield requests
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore_handlers() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def request(number, _) -> None:
-        requests.append(number)
-        restore_handlers()
-        _log.info("stopping after this step")
-
-    for number in numbers:
-        signal.signal(number, request)
-    try:
-        yield requests
-    finally:
-        restore_handlers()
 
 
 # ----------------------------------------------------------------------------
