@@ -249,9 +249,7 @@ def test_images_alone_are_enough(config, archive, tmp_path):
     [
         ("lfm2d", {}),
         ("lfm3d", {"supervised": True, "alignment": "procrustes"}),
-        ("lfm3d", {"view_weight": 0.0}),
     ],
-    ids=["2D-LFM", "3D-LFM", "3D-LFM from 2D"],
 )
 def test_published_networks_train_without_a_start(config, name, objective, tmp_path):
     config = dataclasses.replace(
