@@ -1,4 +1,4 @@
-"""The table of a sweep, from the tidy file that launch/sweep.py writes.
+"""The table of a sweep from the tidy file that launch/sweep.py writes.
 
     python launch/sweep.py configs/sweeps/injection.py --config.data.dir=DIR
     python benchmarks/sweep_table.py runs/sweeps/injection.csv
@@ -20,7 +20,7 @@ COLUMNS = {
     "mean shape*": "ne_mean_shape_lifted",
     "lifted": "ne_lifted",
     "canonical": "ne_canonical",
-    "variance": "shape_variance_ratio",
+    "variance": "shape_variance_ratio_median",
 }
 
 

@@ -34,6 +34,7 @@ PRESETS = {
             "accad__human_locomotion,keypointnet__chair,nsp__cheetah,"
             "seqik__fly_front_legs,sim__bird,sim__dog,sim__shadow_hand,stacmjx__mouse"
         ),
+        "train.steps": 2000,
     },
     "debug": {
         "model.width": 16,

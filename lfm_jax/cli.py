@@ -305,7 +305,23 @@ def _summary(lifted, frames: int) -> str:
 keypoints: {shown} of {len(given)} seen, {hidden} hidden in every frame, \
 {unknown} of the input unknown to the category{which}
 reprojection error: {lifted.reprojection.mean():.2f} % of the size of the shape
+{_trust(lifted)}
 sign of depth: {lifted.depth_sign}"""
+
+
+def _trust(lifted) -> str:
+    """The keypoints that are known best and worst, by their confidence."""
+    from lfm_jax.train.confidence import WITHIN
+
+    each = lifted.confidence.mean(axis=0)
+    if not (each >= 0.0).all():
+        return "confidence: not known, as training has not come to its end"
+    best, worst = each.argmax(), each.argmin()
+    return (
+        f"confidence: {each.mean():.0%} of points within {WITHIN:.0%} of the size of "
+        f"the shape, from {lifted.names[worst]} ({each[worst]:.0%}) to "
+        f"{lifted.names[best]} ({each[best]:.0%})"
+    )
 
 
 # ---------------------------------------------------------------------------- inspect

@@ -28,7 +28,7 @@ def predict(observation):
 @pytest.fixture
 def lift(tmp_path, monkeypatch, capsys):
     """Runs `lfm lift` on arrays with a stand-in for the network; (status, out, err)."""
-    expected = np.full((len(DOG.keypoints), 2), 0.1)
+    expected = np.linspace((0.0, 0.5), (1.0, 1.5), len(DOG.keypoints))
     lifter = serve.Lifter((DOG,), (False,), predict, (expected,))
     monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
 
@@ -82,6 +82,13 @@ def test_lift_twelve_of_twenty_in_another_order(lift, tmp_path):
             lifted["points3d"][:, order, :2], FRAMES[:, order]
         )
         assert np.flatnonzero(lifted["visible"][0]).tolist() == sorted(order)
+
+
+def test_the_summary_says_which_keypoints_to_trust(lift):
+    points = np.random.default_rng(5).normal(size=(2, len(DOG.keypoints), 2))
+    status, out, _ = lift(points2d=points)
+    named = f"from {DOG.keypoints[-1]} (10%) to {DOG.keypoints[0]} (100%)"
+    assert status == 0 and named in out
 
 
 def test_bad_input_is_one_sentence_and_status_two(lift, tmp_path):
