@@ -6,8 +6,8 @@
     X  = LN(MLP(X')) + X'
     Y  = decoder(X)
 
-Published is X' = LN(U) + U. That keeps of a token only what attention lets through, and
-with global attention, or without edges, makes all tokens nearly alike.
+Published is X' = LN(U) + U. That keeps of a token only what attention lets through, so
+that all tokens begin nearly alike where attention is global or there are no edges.
 
 A token is its 2D point and nothing else: neither keypoint nor category has a name, only
 a place in the skeleton A. The network therefore commutes with permutations of the
