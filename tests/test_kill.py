@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-KILLS = 4
+KILLS = 3
 
 
 def test_a_run_that_is_killed_ends_as_one_left_in_peace(tmp_path):
@@ -20,4 +20,4 @@ def test_a_run_that_is_killed_ends_as_one_left_in_peace(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{KILLS} kills")
-    assert re.search(r"\d while saving", done.stdout), done.stdout
+    assert re.search("[1-9][0-9]* resumed", done.stdout), done.stdout
