@@ -6,7 +6,7 @@
 What is not named below goes to the training command. The run is first made once without
 a stop. Then the same command is given as often as it takes, each time killed (SIGKILL)
 in one of two ways, in turn: at a moment drawn uniformly from the time of a whole run,
-and within 0.3 s of the begin of a save, which takes about as long.
+and within 0.3 s of the begin of its second save, which takes about as long.
 
 A run that comes to its end between two kills is compared, and the next one begun. It
 must have the same averaged weights and depth signs to the last bit, the same lines in
@@ -53,14 +53,14 @@ class Run:
                 [*command, f"--workdir={self.workdir}"], stdout=log, stderr=log
             )
 
-    def saving(self, since: float) -> bool:
-        """Whether a checkpoint is there that is not complete and not from before."""
-        found = list((self.workdir / "checkpoints").glob("[0-9]*"))
-        return any(
-            not (path.name.isdigit() and (path / DIGESTS).exists())
-            and path.stat().st_mtime > since
+    def complete(self, since: float) -> list[bool]:
+        """Whether they are, of the checkpoints begun since then."""
+        found = (self.workdir / "checkpoints").glob("[0-9]*")
+        return [
+            path.name.isdigit() and (path / DIGESTS).exists()
             for path in found
-        )
+            if path.stat().st_mtime > since
+        ]
 
     def outcome(self) -> dict:
         """All that must not depend on kills, comparable by ==."""
@@ -89,10 +89,13 @@ def strike_at(process: subprocess.Popen, seconds: float) -> None:
 def strike_save(
     process: subprocess.Popen, run: Run, since: float, seconds: float
 ) -> None:
-    """Kills so many seconds after a save has begun, if it still runs."""
+    """Kills so many seconds after its second save has begun, if it still runs.
+
+    One was completed then, so that kills while saving do not keep it from going on.
+    """
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # renamed as it was looked at
-            if run.saving(since):
+            if {True, False} <= set(run.complete(since)):
                 break
         time.sleep(POLL)
     strike_at(process, seconds)
@@ -114,7 +117,8 @@ def torment(out: pathlib.Path, arguments: list[str], kills: int, seed: int) -> s
         else:
             strike_at(process, draw.uniform(0.0, whole))
         if process.wait() < 0:
-            tally["while saving" if run.saving(begin) else "elsewhere"] += 1
+            saving = not all(run.complete(begin))
+            tally["while saving" if saving else "elsewhere"] += 1
             continue
         # the first run has compiled for the others
         whole = min(whole, time.time() - begin)
