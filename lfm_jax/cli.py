@@ -306,7 +306,19 @@ keypoints: {shown} of {len(given)} seen, {hidden} hidden in every frame, \
 {unknown} of the input unknown to the category{which}
 reprojection error: {lifted.reprojection.mean():.2f} % of the size of the shape
 {_trust(lifted)}
-sign of depth: {lifted.depth_sign}"""
+sign of depth: {lifted.depth_sign}{_unusual(lifted)}"""
+
+
+def _unusual(lifted) -> str:
+    """A warning where the input is not what the model knows."""
+    count = lifted.unusual.sum()
+    if count <= max(1, 0.05 * len(lifted.unusual)):
+        return ""
+    return (
+        f"\nwarning: {count} of {len(lifted.unusual)} frames fit '{lifted.category}' "
+        "worse than 99 in 100 that it knows (unusual in .npz): do not trust them; are "
+        "the keypoints of this category, and rightly matched?"
+    )
 
 
 def _trust(lifted) -> str:

@@ -24,7 +24,7 @@ from lfm_jax.data.matching import arrange
 from lfm_jax.data.readers import Keypoints2D, keypoints2d
 from lfm_jax.errors import LfmError
 from lfm_jax.skeleton_io import read_skeletons
-from lfm_jax.train.confidence import confidence
+from lfm_jax.train.confidence import Trust, confidence
 from lfm_jax.types import Observation, Pose, Prediction, Skeleton
 
 MIN_VISIBLE = 4  # A weak-perspective pose of a shape needs four points.
@@ -51,6 +51,8 @@ class Lifted:
             translation added to x and y.
         reprojection: mean distance in the image between the posed shape and the given
             points, in percent of their RMS radius.
+        unusual: frames that the model explains worse than 99 of 100 that it knows, as
+            it does what is not of the category.
         depth_sign: "chosen on validation", or "undetermined" where the category came
             without 3D: the shape may then be its own mirror image in depth.
         expected_error: of points3d, in their units; NaN where training did not come to
@@ -78,6 +80,7 @@ class Lifted:
     rotation: Float[np.ndarray, "f 3 3"]
     translation: Float[np.ndarray, "f 2"]
     reprojection: Float[np.ndarray, "f"]
+    unusual: Bool[np.ndarray, "f"]
     depth_sign: str
     expected_error: Float[np.ndarray, "f n"]
     confidence: Float[np.ndarray, "f n"]
@@ -97,14 +100,13 @@ class Lifter:
         has_truth: for which categories 3D has fixed the sign of depth, as training
             does when it ends.
         predict: lifts unpadded numpy observations of one category.
-        expected_errors: per category, of each keypoint, seen and hidden, in RMS radii;
-            NaN where not known.
+        trust: per category, what it knows about its own errors.
     """
 
     skeletons: tuple[Skeleton, ...]
     has_truth: tuple[bool, ...]
     predict: Callable[[Observation], Prediction]
-    expected_errors: tuple[Float[np.ndarray, "_ 2"], ...]
+    trust: tuple[Trust, ...]
 
     @classmethod
     def from_workdir(cls, folder: str | os.PathLike) -> "Lifter":
@@ -179,8 +181,8 @@ class Lifter:
         )
         prediction = _multiply(prediction, unit)
         _check_finite(prediction, keypoints)
-        expected = self.expected_errors[index]
-        expected = np.where(visible, expected[:, 0], expected[:, 1])
+        miss, trust = np.asarray(miss), self.trust[index]
+        expected = trust.expected_error(visible, miss)
         return Lifted(
             category=skeleton.name,
             names=skeleton.keypoints,
@@ -195,7 +197,8 @@ class Lifter:
             scale=prediction.pose.scale,
             rotation=prediction.pose.rotation,
             translation=prediction.pose.translation,
-            reprojection=np.asarray(miss),
+            reprojection=miss,
+            unusual=miss > trust.usual,
             depth_sign=(
                 "chosen on validation" if self.has_truth[index] else "undetermined"
             ),
@@ -400,26 +403,24 @@ def _read_workdir(folder: pathlib.Path) -> tuple:
     signs = np.where(decided, weights.depth_sign, 1.0)
     predict = lifting.make_predict(model, weights.params, signs, skeletons)
     known = tuple((decided & has_truth).tolist())
-    expected = _read_expected_errors(folder / workdir.EXPECTED_ERRORS, skeletons)
-    return skeletons, known, predict, expected
+    trust = _read_trust(folder / workdir.CONFIDENCE, skeletons)
+    return skeletons, known, predict, trust
 
 
-def _read_expected_errors(
-    path: pathlib.Path, skeletons: Sequence[Skeleton]
-) -> tuple[Float[np.ndarray, "_ 2"], ...]:
-    known = workdir.read_json(path) if path.exists() else {}
-    shapes = [(len(skeleton.keypoints), 2) for skeleton in skeletons]
+def _read_trust(path: pathlib.Path, skeletons: Sequence[Skeleton]) -> tuple[Trust, ...]:
+    counts = [len(skeleton.keypoints) for skeleton in skeletons]
+    if not path.exists():
+        return tuple(map(Trust.unknown, counts))
+    known = workdir.read_json(path)
     try:
-        tables = tuple(
-            np.asarray(known.get(skeleton.name, np.full(shape, np.nan)), float)
-            for skeleton, shape in zip(skeletons, shapes, strict=True)
-        )
-        whole = [table.shape for table in tables] == shapes
-    except (AttributeError, TypeError, ValueError):
+        trust = tuple(Trust.from_json(known[skeleton.name]) for skeleton in skeletons)
+        shapes = [(one.seen.shape, one.hidden.shape) for one in trust]
+        whole = shapes == [((count,), (count,)) for count in counts]
+    except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
         raise LfmError(
-            f"{path} does not hold the expected errors of these categories: evaluate "
-            "the run again."
+            f"{path} does not say how far to trust these categories: evaluate the run "
+            "again."
         )
-    return tables
+    return trust

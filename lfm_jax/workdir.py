@@ -8,7 +8,7 @@
     factorization.npz   where training begins (train/start.py)
     metrics.jsonl       one object a line (metrics_io.py)
     checkpoints/        checkpoint.py
-    expected_errors.json  how far to trust each keypoint (train/confidence.py)
+    confidence.json     how far to trust each keypoint (train/confidence.py)
     eval.json           the numbers of the test split
     report.html         the same to look at (viz/report.py)
 
@@ -36,7 +36,7 @@ from lfm_jax.errors import LfmError
 
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
 FACTORIZATION = "factorization.npz"
-EXPECTED_ERRORS = "expected_errors.json"
+CONFIDENCE = "confidence.json"
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (

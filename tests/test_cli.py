@@ -1,5 +1,6 @@
 """The lfm command, run as a user runs it."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from lfm_jax import cli, serve
 from lfm_jax.data.readers import THRESHOLD
 from lfm_jax.skeleton_io import write_skeletons
+from lfm_jax.train.confidence import Trust
 from lfm_jax.types import Pose, Prediction, Skeleton
 from lfm_jax.workdir import SKELETONS
 
@@ -28,8 +30,9 @@ def predict(observation):
 @pytest.fixture
 def lift(tmp_path, monkeypatch, capsys):
     """Runs `lfm lift` on arrays with a stand-in for the network; (status, out, err)."""
-    expected = np.linspace((0.0, 0.5), (1.0, 1.5), len(DOG.keypoints))
-    lifter = serve.Lifter((DOG,), (False,), predict, (expected,))
+    seen = np.linspace(0.0, 1.0, len(DOG.keypoints))
+    trust = Trust(seen, seen, 50.0)
+    lifter = serve.Lifter((DOG,), (False,), predict, (trust,))
     monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
 
     def run(*more, name="in.npz", **arrays):
@@ -89,6 +92,21 @@ def test_the_summary_says_which_keypoints_to_trust(lift):
     status, out, _ = lift(points2d=points)
     named = f"from {DOG.keypoints[-1]} (10%) to {DOG.keypoints[0]} (100%)"
     assert status == 0 and named in out
+
+
+def test_frames_that_the_model_does_not_explain_are_warned_of(lift, monkeypatch):
+    points = np.random.default_rng(5).normal(size=(8, len(DOG.keypoints), 2))
+    assert "warning" not in lift(points2d=points)[1]
+
+    def astray(observation):
+        prediction = predict(observation)
+        posed = prediction.posed.copy()
+        posed[:3, :, :2] *= -1.0
+        return dataclasses.replace(prediction, posed=posed)
+
+    lifter = dataclasses.replace(serve.Lifter.from_workdir(""), predict=astray)
+    monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
+    assert "warning: 3 of 8 frames fit 'dog' worse" in lift(points2d=points)[1]
 
 
 def test_bad_input_is_one_sentence_and_status_two(lift, tmp_path):

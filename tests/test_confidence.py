@@ -10,9 +10,11 @@ from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.tasks import complete
 from lfm_jax.train.confidence import (
     WITHIN,
+    Trust,
     calibration,
     confidence,
-    expected_errors,
+    measure_trust,
+    misfit,
 )
 from lfm_jax.types import Observation, Prediction
 
@@ -28,8 +30,19 @@ def seen(random, points2d=None, observed=None) -> Observation:
 
 
 def lifter(lift):
-    """A model of nothing but its lifted points."""
-    return lambda o: Prediction(None, None, None, np.asarray(lift(o), np.float32))
+    """A model of nothing but its lifted points; hidden ones are in their places too."""
+
+    def predict(observation):
+        lifted = np.asarray(lift(observation), np.float32)
+        return Prediction(None, None, lifted, lifted)
+
+    return predict
+
+
+def errors_of(lift, *observations):
+    """Expected errors of each keypoint, seen and hidden, per category."""
+    trust = measure_trust(lift, observations)
+    return [np.stack([one.seen, one.hidden], axis=1) for one in trust]
 
 
 def flat(observation):
@@ -54,14 +67,14 @@ def test_what_is_lifted_alike_from_everywhere_has_no_error():
     axes = np.linalg.qr(random.normal(size=(FRAMES, 3, 3)))[0]
     axes *= np.sign(np.linalg.det(axes))[:, None, None]
     frames = seen(random, np.einsum("fij,nj->fni", axes, shape)[..., :2])
-    (errors,) = expected_errors(rigid(shape), [frames])
+    (errors,) = errors_of(rigid(shape), frames)
     np.testing.assert_allclose(errors, 0.0, atol=5e-3)
 
 
 def test_a_flat_lift_misses_the_depth_of_every_plane_it_turns():
     random = np.random.default_rng(1)
     points = np.broadcast_to(random.normal(size=(COUNT, 2)), (FRAMES, COUNT, 2))
-    (errors,) = expected_errors(lifter(flat), [seen(random, points)])
+    (errors,) = errors_of(lifter(flat), seen(random, points))
     centred = points[0] - points[0].mean(axis=0)
     radius = np.sqrt(np.mean(np.sum(centred**2, axis=-1)))
     # a direction on the sphere has a third of its square along any axis
@@ -73,7 +86,7 @@ def test_units_do_not_matter():
     random = np.random.default_rng(2)
     frames = seen(random)
     large = dataclasses.replace(frames, points2d=1000.0 * frames.points2d)
-    (one,), (other,) = (expected_errors(lifter(flat), [o]) for o in (frames, large))
+    (one,), (other,) = (errors_of(lifter(flat), o) for o in (frames, large))
     np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -87,14 +100,14 @@ def test_only_points_that_the_first_view_had_are_compared():
         shape[:, 0, 2] = np.where(observation.observed[:, 0], 0.0, 1e3)
         return shape
 
-    (errors,) = expected_errors(lifter(lift), [seen(random, observed=observed)])
+    (errors,) = errors_of(lifter(lift), seen(random, observed=observed))
     assert np.all(errors < 2.0)
 
 
 def test_seen_and_hidden_are_told_apart():
     random = np.random.default_rng(4)
     shape = jnp.asarray(random.normal(size=(COUNT, 3)), jnp.float32)
-    (errors,) = expected_errors(rigid(shape), [seen(random)])
+    (errors,) = errors_of(rigid(shape), seen(random))
     assert np.all(errors[:, 1] > errors[:, 0])
 
 
@@ -102,7 +115,7 @@ def test_a_frame_on_one_spot_says_nothing():
     random = np.random.default_rng(5)
     frames = seen(random)
     frames.points2d[0] = 3.0
-    (errors,) = expected_errors(lifter(flat), [frames])
+    (errors,) = errors_of(lifter(flat), frames)
     assert np.all(np.isfinite(errors))
 
 
@@ -117,23 +130,38 @@ def test_confidence_is_the_share_of_errors_within_reach(error):
 def test_errors_of_the_assumed_kind_are_calibrated():
     """Two categories; a hidden keypoint errs more than its seen self."""
     random = np.random.default_rng(7)
-    tables = [np.array([[0.02, 0.1], [0.2, 0.4]]), np.array([[0.05, 0.3]])]
+    trust = [
+        Trust(np.array([0.02, 0.2]), np.array([0.1, 0.4]), 1.0),
+        Trust(np.array([0.05]), np.array([0.3]), 1.0),
+    ]
     errors, frames = [], []
-    for table in tables:
-        observed = random.random((40_000, len(table))) < 0.5
-        expected = np.where(observed, table[:, 0], table[:, 1])
+    for one in trust:
+        observed = random.random((40_000, len(one.seen))) < 0.5
+        expected = np.where(observed, one.seen, one.hidden)
         draws = random.standard_t(2, size=observed.shape) / np.sqrt(2.0)
         errors.append(np.abs(expected * draws))
         frames.append(seen(random, np.zeros((*observed.shape, 2)), observed))
     errors[0][::7] = np.nan
-    bins = calibration(tables, frames, errors)
+    bins = calibration(trust, lifter(flat), frames, errors)
     assert sum(b["points"] for b in bins) == np.isfinite(np.hstack(errors)).sum()
     assert [b["confidence"] for b in bins] == sorted(b["confidence"] for b in bins)
     for b in bins:
         assert b["share"] == pytest.approx(b["confidence"], abs=0.02)
 
 
+def test_one_of_a_hundred_known_frames_is_unusual():
+    random = np.random.default_rng(8)
+    frames = seen(random)
+    shift = np.sort(random.random(FRAMES))[:, None, None]
+    (one,) = measure_trust(
+        lifter(lambda o: flat(o) + shift[: len(o.points2d)]), [frames]
+    )
+    posed = flat(frames) + shift
+    miss = misfit(lambda o: Prediction(None, None, posed, posed), frames)
+    assert np.mean(miss > one.usual) == pytest.approx(0.01, abs=0.005)
+
+
 def test_without_truth_there_is_nothing_to_calibrate_by():
-    frames = seen(np.random.default_rng(8))
+    frames = seen(np.random.default_rng(9))
     unknown = np.full(frames.observed.shape, np.nan)
-    assert calibration([np.ones((COUNT, 2))], [frames], [unknown]) == []
+    assert calibration([Trust.unknown(COUNT)], lifter(flat), [frames], [unknown]) == []

@@ -103,8 +103,8 @@ def test_every_file_of_the_work_directory_is_written(whole):
     assert numbers == json.loads(json.dumps(results.numbers))
     assert numbers["step"] == STEPS
     assert set(numbers["categories"]) == {"five", "seven"}
-    expected = json.loads((workdir / "expected_errors.json").read_text())
-    assert {name: len(table) for name, table in expected.items()} == {
+    trust = json.loads((workdir / "confidence.json").read_text())
+    assert {name: len(own["seen"]) for name, own in trust.items()} == {
         name: entry["keypoints"] for name, entry in numbers["categories"].items()
     }
     assert sum(b["points"] for b in numbers["calibration"])

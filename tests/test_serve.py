@@ -21,8 +21,9 @@ from lfm_jax.data.readers import keypoints2d
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifter, bone_lengths, rescaled
 from lfm_jax.skeleton_io import read_skeletons, write_skeletons
+from lfm_jax.train.confidence import Trust
 from lfm_jax.types import Pose, Prediction, Skeleton, TrainState
-from lfm_jax.workdir import EXPECTED_ERRORS, SKELETONS, write_json
+from lfm_jax.workdir import CONFIDENCE, SKELETONS, write_json
 
 DOG = Skeleton("dog", tuple(f"joint_{i}" for i in range(20)), ((0, 1), (1, 2)), "mm")
 HAND = Skeleton("hand", ("Wrist", "thumb", "index", "ring", "little"))
@@ -48,12 +49,13 @@ def predict(observation):
     return Prediction(canonical=posed - 5, pose=pose, posed=posed, lifted=lifted)
 
 
-# a seen point is expected to err by its index, a hidden one by ten times that
-EXPECTED = tuple(
-    0.01 * np.outer(np.arange(len(skeleton.keypoints)), (1.0, 10.0))
-    for skeleton in (HAND, DOG)
-)
-LIFTER = Lifter((HAND, DOG), (False, True), predict, EXPECTED)
+def trust(skeleton):
+    """A seen point is expected to err by its index, a hidden one by ten times that."""
+    index = 0.01 * np.arange(len(skeleton.keypoints))
+    return Trust(index, 10.0 * index, 1e3)
+
+
+LIFTER = Lifter((HAND, DOG), (False, True), predict, (trust(HAND), trust(DOG)))
 
 
 def assert_same(one, other, but=("labels", "unknown")):
@@ -74,6 +76,20 @@ def test_confidence_falls_as_the_expected_error_rises():
     np.testing.assert_allclose(lifted.confidence[:, 0], 1.0)
     seen = LIFTER.lift(FRAMES, category="dog")
     assert np.all(lifted.confidence[:, 5] < seen.confidence[:, 5])
+
+
+def test_a_frame_that_is_not_explained_is_trusted_less_in_proportion():
+    lifted = LIFTER.lift(FRAMES, category="dog")
+    usual = float(np.sort(lifted.reprojection)[1])  # of three frames one is worse
+    careful = dataclasses.replace(trust(DOG), usual=usual)
+    lifter = dataclasses.replace(LIFTER, trust=(trust(HAND), careful))
+    again = lifter.lift(FRAMES, category="dog")
+    np.testing.assert_array_equal(again.unusual, lifted.reprojection > usual)
+    assert again.unusual.sum() == 1
+    ratio = np.maximum(lifted.reprojection / usual, 1.0)[:, None]
+    np.testing.assert_allclose(
+        again.expected_error, ratio * lifted.expected_error, rtol=1e-6
+    )
 
 
 def test_expected_errors_are_in_the_units_of_the_points():
@@ -377,22 +393,32 @@ def trained(folder):
     return Lifter.from_workdir(folder)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"dog": [[1, 2]]}', '{"dog": "all"}'])
-def test_expected_errors_of_something_else_are_refused(folder, tmp_path, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"hand": 1, "dog": 2}',
+        '{"hand": {"seen": [1], "hidden": [1], "usual": 1}, "dog": {}}',
+    ],
+)
+def test_what_says_nothing_of_these_categories_is_refused(folder, tmp_path, text):
     copy = shutil.copytree(folder, tmp_path / "run")
-    (copy / EXPECTED_ERRORS).write_text(text)
-    with pytest.raises(LfmError, match="expected errors of these categories"):
+    (copy / CONFIDENCE).write_text(text)
+    with pytest.raises(LfmError, match="how far to trust these categories"):
         Lifter.from_workdir(copy)
 
 
 def test_a_run_that_did_not_end_knows_no_confidence(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "run")
-    assert np.isnan(
-        Lifter.from_workdir(copy).lift(FRAMES, category="dog").confidence
-    ).all()
-    write_json(copy / EXPECTED_ERRORS, {"dog": EXPECTED[1].tolist()})
+    unknown = Lifter.from_workdir(copy).lift(FRAMES, category="dog")
+    assert np.isnan(unknown.confidence).all() and not unknown.unusual.any()
+    tables = {one.name: trust(one).to_json() for one in (HAND, DOG)}
+    write_json(copy / CONFIDENCE, tables)
     lifted = Lifter.from_workdir(copy).lift(FRAMES, category="dog")
-    assert np.isfinite(lifted.confidence).all()
+    np.testing.assert_array_equal(
+        lifted.confidence, LIFTER.lift(FRAMES, category="dog").confidence
+    )
 
 
 def test_a_run_that_was_stopped_lifts_and_claims_no_sign(trained, folders):

@@ -36,6 +36,7 @@ LIFTED = Lifted(
     rotation=floats(3, 3, 3),
     translation=floats(3, 2),
     reprojection=floats(3),
+    unusual=np.zeros(3, bool),
     depth_sign="undetermined",
     expected_error=floats(3, 3),
     confidence=floats(3, 3),

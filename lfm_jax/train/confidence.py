@@ -6,6 +6,10 @@ out from where it was is what the model does not know about it. The root mean sq
 that over frames and views is the *expected error* of the keypoint, once where it is
 seen and once where it is hidden, in RMS radii of the shape.
 
+A frame whose image the model explains worse (its reprojection error r) than 99 of 100
+frames of the kind that it knows (their r_usual) is *unusual*: such errors say nothing
+about it, and are multiplied by r / r_usual.
+
 The *confidence* is the probability that the true error is at most `WITHIN`, errors
 being e / sqrt(2) times Student's t with two degrees of freedom, where e is the expected
 error: real errors have heavier tails than Gaussian ones.
@@ -17,6 +21,7 @@ real cameras are not: how well confidence is calibrated is measured on test fram
 3D (docs/results.md).
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -24,17 +29,64 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lfm_jax import numerics
+from lfm_jax import metrics, numerics
 from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.metrics import MIN_POINTS
 from lfm_jax.types import Observation, Prediction
 
 WITHIN = 0.1  # RMS radii
 FRAMES, VIEWS = 128, 2  # of every category; views of each frame
-BINS = 10
 HIDDEN = 0.25  # share of the points that a view hides
+USUAL = 99  # percent of the frames
+BINS = 10
 
 Predict = Callable[[Observation], Prediction]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """What a model knows about its own errors in one category.
+
+    Attributes:
+        seen, hidden: expected error of each keypoint, in RMS radii.
+        usual: reprojection error that `USUAL` percent of known frames stay below.
+    """
+
+    seen: Float[np.ndarray, "n"]
+    hidden: Float[np.ndarray, "n"]
+    usual: float
+
+    @classmethod
+    def unknown(cls, count: int) -> "Trust":
+        """That of a model whose training has not come to its end."""
+        return cls(np.full(count, np.nan), np.full(count, np.nan), np.inf)
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Trust":
+        """What `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not.
+        """
+        seen, hidden = (np.array(values[key], float) for key in ("seen", "hidden"))
+        return cls(seen, hidden, float(values["usual"]))
+
+    def to_json(self) -> dict:
+        """Plain numbers, of four digits."""
+        seen, hidden = (v.round(4).tolist() for v in (self.seen, self.hidden))
+        return {"seen": seen, "hidden": hidden, "usual": round(self.usual, 4)}
+
+    def expected_error(
+        self, observed: Bool[np.ndarray, "f n"], reprojection: Float[np.ndarray, "f"]
+    ) -> Float[np.ndarray, "f n"]:
+        """Of each point of these frames, in RMS radii.
+
+        Args:
+            observed: which points are seen.
+            reprojection: errors as `metrics.reprojection` has them.
+        """
+        each = np.where(observed, self.seen, self.hidden)
+        return each * np.maximum(reprojection / self.usual, 1.0)[:, None]
 
 
 def confidence(expected_error: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
@@ -46,18 +98,15 @@ def confidence(expected_error: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b
     return WITHIN / np.sqrt(WITHIN**2 + np.square(expected_error))
 
 
-def expected_errors(
-    predict: Predict, observations: Sequence[Observation]
-) -> list[Float[np.ndarray, "_ 2"]]:
-    """Per category the expected error of each keypoint, seen and hidden.
+def measure_trust(predict: Predict, observations: Sequence[Observation]) -> list[Trust]:
+    """What a model knows about its errors, per category.
+
+    A keypoint that was never seen, or never hidden, has the expected error that the
+    others of its category have.
 
     Args:
         predict: lifts an unpadded observation of one category.
         observations: of each category, frames that the model did not learn from.
-
-    Returns:
-        In RMS radii of the shape. A keypoint that was never seen, or never hidden, has
-        what the others of its category have.
     """
     return [
         _category(predict, observation, jax.random.key(index))
@@ -66,16 +115,18 @@ def expected_errors(
 
 
 def calibration(
-    expected: Sequence[Float[np.ndarray, "_ 2"]],
+    trust: Sequence[Trust],
+    predict: Predict,
     observations: Sequence[Observation],
     errors: Sequence[Float[np.ndarray, "_ _"]],
 ) -> list[dict[str, float]]:
     """How confidence and true errors go together, in bins of equally many points.
 
     Args:
-        expected: of `expected_errors`.
+        trust: of `measure_trust`.
+        predict: as there.
         observations: per category, frames that played no part in it.
-        errors: their true errors in RMS radii, NaN where not known.
+        errors: the true errors of their points in RMS radii, NaN where not known.
 
     Returns:
         From the least to the most confident, of each bin the mean "confidence", the
@@ -83,24 +134,30 @@ def calibration(
         "error" in percent, and how many "points". Empty without 3D truth.
     """
     pairs = []
-    for table, seen, error in zip(expected, observations, errors, strict=True):
-        each = np.where(np.asarray(seen.observed), table[:, 0], table[:, 1])
+    for own, seen, error in zip(trust, observations, errors, strict=True):
+        expected = own.expected_error(np.asarray(seen.observed), misfit(predict, seen))
         known = np.isfinite(error)
-        pairs.append(np.stack([each[known], error[known]]))
-    each, error = np.concatenate(pairs, axis=1)
-    order = np.argsort(-each, kind="stable")
+        pairs.append(np.stack([expected[known], error[known]]))
+    expected, error = np.concatenate(pairs, axis=1)
+    order = np.argsort(-expected, kind="stable")
     rms = lambda values: 100.0 * np.sqrt(np.mean(np.square(values)))
     return [
         {
-            "confidence": round(float(np.mean(confidence(each[rows]))), 4),
+            "confidence": round(float(np.mean(confidence(expected[rows]))), 4),
             "share": round(float(np.mean(error[rows] <= WITHIN)), 4),
-            "expected": round(float(rms(each[rows])), 3),
+            "expected": round(float(rms(expected[rows])), 3),
             "error": round(float(rms(error[rows])), 3),
             "points": len(rows),
         }
         for rows in np.array_split(order, BINS)
         if len(rows)
     ]
+
+
+def misfit(predict: Predict, seen: Observation) -> Float[np.ndarray, "f"]:
+    """The reprojection error of each frame."""
+    images = predict(seen).posed, seen.points2d, seen.observed
+    return np.asarray(metrics.reprojection(*map(jnp.asarray, images)))
 
 
 def _category(predict, observation, key):
@@ -115,7 +172,9 @@ def _category(predict, observation, key):
             squares[:, column] += np.sum(error, axis=0, where=chosen)
             counts[:, column] += chosen.sum(axis=0)
     mean = squares.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
-    return np.sqrt(np.where(counts, squares / np.maximum(counts, 1), mean))
+    errors = np.sqrt(np.where(counts, squares / np.maximum(counts, 1), mean))
+    usual = np.percentile(misfit(predict, observation), USUAL)
+    return Trust(errors[:, 0], errors[:, 1], max(float(usual), 1e-3))
 
 
 def _seen_again(

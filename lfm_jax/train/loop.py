@@ -33,7 +33,7 @@ from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
 from lfm_jax.metrics_io import MetricsWriter, Progress
 from lfm_jax.skeleton_io import write_skeletons
-from lfm_jax.train.confidence import calibration, expected_errors
+from lfm_jax.train.confidence import Trust, calibration, measure_trust
 from lfm_jax.train.evaluate import (
     choose_depth_sign,
     evaluate,
@@ -48,7 +48,7 @@ from lfm_jax.train.table import results_table
 from lfm_jax.train.watch import Watch
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
 from lfm_jax.workdir import (
-    EXPECTED_ERRORS,
+    CONFIDENCE,
     SKELETONS,
     SPLIT,
     claim,
@@ -356,7 +356,7 @@ def finish(built: Built, state: TrainState) -> Results:
         perspective=built.config.data.camera == "perspective",
     )
     _refuse_nonfinite(scores["categories"])
-    expected = _expected_errors(built, predict)
+    trust = _trust(built, predict)
     for name, entry in scores["categories"].items():
         entry["dropped_frames"] = built.dataset.split["categories"][name]["dropped"]
     numbers = {
@@ -367,7 +367,8 @@ def finish(built: Built, state: TrainState) -> Results:
         "trained_categories": len(training.skeletons),
         **scores,
         "calibration": calibration(
-            expected,
+            trust,
+            predict,
             [record.observation for record in evaluation.test],
             point_errors(predict, evaluation),
         ),
@@ -378,14 +379,14 @@ def finish(built: Built, state: TrainState) -> Results:
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
 
 
-def _expected_errors(built: Built, predict: Callable) -> list[np.ndarray]:
-    """Of each keypoint; kept in the work directory for those who lift."""
+def _trust(built: Built, predict: Callable) -> list[Trust]:
+    """Per category; kept in the work directory for those who lift."""
     held_out = [part.observation for part in built.dataset.evaluation.validation]
-    expected = expected_errors(predict, held_out)
+    trust = measure_trust(predict, held_out)
     names = [skeleton.name for skeleton in built.dataset.training.skeletons]
-    tables = [table.round(4).tolist() for table in expected]
-    write_json(built.workdir / EXPECTED_ERRORS, dict(zip(names, tables, strict=True)))
-    return expected
+    tables = [one.to_json() for one in trust]
+    write_json(built.workdir / CONFIDENCE, dict(zip(names, tables, strict=True)))
+    return trust
 
 
 def _refuse_nonfinite(entries: dict[str, dict]) -> None:
