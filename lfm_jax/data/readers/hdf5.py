@@ -21,9 +21,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_jax.data.readers import sleap
-from lfm_jax.data.readers.columns import from_columns
 from lfm_jax.data.readers.keypoints import Keypoints2D, keypoints2d, likely
-from lfm_jax.data.readers.table import deeplabcut_columns, labelled
+from lfm_jax.data.readers.table import deeplabcut, deeplabcut_columns
 from lfm_jax.errors import LfmError
 
 
@@ -65,16 +64,8 @@ def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:
     titles = [(title[1] if len(title) == 4 else "", *title[-2:]) for title in titles]
     if not len(values):
         raise LfmError(f"{path} has no frames: its table is empty.")
-    labels, frames = labelled(index)
-    return from_columns(
-        deeplabcut_columns(str(path), titles),
-        values,
-        threshold=threshold,
-        source=str(path),
-        labels=labels,
-        frames=frames,
-        kind="DeepLabCut table",
-    )
+    columns = deeplabcut_columns(str(path), titles)
+    return deeplabcut(path, columns, values, index, threshold)
 
 
 _Table = tuple[list[tuple[str, ...]], Float[np.ndarray, "f c"], list[str]]

@@ -110,7 +110,27 @@ def _read_deeplabcut(
     values = _numbers(path, rows, places, [str(column) for column in columns])
     # Labelled images have up to three cells that say which, predictions a number.
     index = [[cell for cell in row[: min(places)] if cell] for _, row in rows]
-    labels, frames = labelled("/".join(cells) for cells in index)
+    names = ("/".join(cells) for cells in index)
+    return deeplabcut(path, columns, values, names, threshold)
+
+
+def deeplabcut(
+    path: pathlib.Path,
+    columns: Sequence[Column],
+    values: Float[np.ndarray, "f c"],
+    index: Iterable[str],
+    threshold: float,
+) -> list[Keypoints2D]:
+    """The individuals of a DeepLabCut table, whatever the file that it stood in.
+
+    Args:
+        path: the file.
+        columns: what `deeplabcut_columns` made of the titles.
+        values: one row for every frame.
+        index: what the table calls each frame.
+        threshold: points less likely than this count as missing.
+    """
+    labels, frames = labelled(index)
     return from_columns(
         columns,
         values,
