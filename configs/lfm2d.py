@@ -10,6 +10,7 @@ Presets state what differs from the defaults in lfm_jax/config.py:
     base        about 25 M parameters, for accelerators
     supervised  learns from 3D labels: the yardstick of what 2D alone reaches
     ablation    eight categories of the archive and a narrow network: for sweeps
+    scratch     no start: the published network, which must find everything itself
     debug       seconds; for tests
 
 They combine, and single values may follow: configs/lfm2d.py:archive,train.steps=100.
@@ -44,6 +45,11 @@ PRESETS = {
         "train.steps": 1000,
         "train.validate_every": 250,
         "train.checkpoint_every": 250,
+    },
+    "scratch": {
+        "model.bases": "",
+        "model.inject_values": True,
+        "optim.learning_rate": 1e-3,
     },
     "debug": {
         "model.width": 16,

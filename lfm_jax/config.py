@@ -17,7 +17,7 @@ from lfm_jax.errors import LfmError
 Value = bool | int | float | str
 SHARES = ("objective.hide", "optim.warmup", "optim.average")
 FROM_ZERO = ("seed", "data.view_seed", "model.neighbours")
-POSITIVE = ("optim.learning_rate", "optim.clip", "model.sigma")
+POSITIVE = ("data.share", "optim.learning_rate", "optim.clip", "model.sigma")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring = 4, 200  # split.json has lists of thousands
 
@@ -29,6 +29,7 @@ class DataConfig:
     Attributes:
         dir: folder of keypoint archives (docs/data.md); empty means the embedded zoo.
         only: comma-separated category names to keep; empty means all.
+        share: of the training frames of each category, evenly spaced.
         camera: family of the cameras that make 2D from 3D: orthographic, static,
             orbit, upright, perspective or real.
         view_seed: seed of those cameras; not the training seed, so that every run
@@ -37,6 +38,7 @@ class DataConfig:
 
     dir: str = ""
     only: str = ""
+    share: float = 1.0
     camera: str = "orthographic"
     view_seed: int = 0
 
@@ -57,6 +59,8 @@ class ModelConfig:
         inject_values: also add it to the values (the published figure; the text has
             queries and keys only).
         sigma: bandwidth of the rff encoding.
+        gate: let the image into lfm2d without a start through a factor that begins at
+            zero; False as published.
         code: numbers between encoder and decoder of mlp.
         attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
         bases: deformation bases of the factorized models that lfm2d starts from,
@@ -78,6 +82,7 @@ class ModelConfig:
     injection: str = "every"
     inject_values: bool = False
     sigma: float = 2.5
+    gate: bool = True
     code: int = 8
     attention: str = "hybrid"
     bases: str = "2,5,9"
@@ -194,6 +199,8 @@ def _check_range(key: str, value: Value) -> None:
     if isinstance(value, int) and key not in FROM_ZERO:
         least = 1
     most = 1.0 if key in SHARES else math.inf
+    if key == "data.share" and value > 1.0:
+        raise LfmError(f"{key} is {value}; give a number above 0 and up to 1.")
     if not least <= value < most or (key in POSITIVE and value == 0.0):
         below = f" and below {most:g}" if most < math.inf else ""
         more = "above 0" if key in POSITIVE else f"of {least} or more"

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -160,11 +161,18 @@ def _see(category, category_id, config) -> _Seen | str:
     rows = split.split_rows(category.name, category.sequence, category.specimen)
     parts = {part: getattr(rows, part) for part in ("train", "validation", "test")}
     kept = {part: chosen[usable[chosen]] for part, chosen in parts.items()}
+    kept["train"] = _spaced(kept["train"], config.share)
     for part, chosen in kept.items():
         if not len(chosen):
             return f"all {part} frames have {few}"
     dropped = frames - int(usable.sum())
     return _Seen(category, view, split.Split(rows.rule, **kept), dropped)
+
+
+def _spaced(rows, share):
+    """So many of the rows, evenly spaced; one at the least."""
+    few = math.ceil(share * len(rows))
+    return rows[np.arange(few) * len(rows) // max(few, 1)]
 
 
 def _take(view, rows):

@@ -13,7 +13,11 @@ begins at the factorization. Reading and writing in the canonical frame makes th
 prediction invariant to in-plane rotation of the input.
 
 Without a start (`start=None`) Y0 is zero and the canonical frame is the camera's: the
-published network, which must find everything itself.
+published network, which must find everything itself. What it then reads of the image,
+f and TPE(x), is multiplied by one number that is learned and begins at zero (ReZero,
+Bachlechner et al. 2020). So it knows identity before it knows an image, learns a rigid
+shape for every category first, and is led away from the flat lift, which is a copy of
+the image; without that number (`gate=False`, as published) it goes there at once.
 
 Input is normalised: centred, RMS radius 1 over observed points.
 """
@@ -53,6 +57,7 @@ class LFM2D(nn.Module):
         learned: train phi.
         present: which keypoints each category has.
         start: factorized shapes, or None.
+        gate: without a start, let the image in from zero.
         dtype: of tokens; what comes in and goes out is float32.
         remat: compute blocks again for the gradient instead of keeping their inside.
     """
@@ -66,6 +71,7 @@ class LFM2D(nn.Module):
     learned: bool
     present: Bool[np.ndarray, "c n"]
     start: Start | None
+    gate: bool
     dtype: jnp.dtype
     remat: bool
 
@@ -147,7 +153,10 @@ class LFM2D(nn.Module):
     def _token_features(self, features, observed, present):
         seen = (observed & present)[..., None].astype(features.dtype)
         encoded = token_encoding(features[..., :3], self.width // 2)
-        return jnp.concatenate([features, encoded, seen, 1.0 - seen], axis=-1)
+        read = jnp.concatenate([features, encoded, seen, 1.0 - seen], axis=-1)
+        if self.start is None and self.gate:
+            read = self.param("gate", nn.initializers.zeros, ()) * read
+        return read
 
 
 def network(
@@ -174,6 +183,7 @@ def network(
         learned=config.encoding == "learned",
         present=np.arange(counts.max()) < counts[:, None],
         start=start,
+        gate=config.gate,
         dtype=jnp.dtype(config.dtype),
         remat=config.remat,
     )
