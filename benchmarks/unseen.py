@@ -1,0 +1,68 @@
+"""Categories that a network never trained on, lifted by it: how far does that go?
+
+    python benchmarks/unseen.py RUN CATEGORY,CATEGORY,...
+
+RUN has no start, and an encoding that needs no training (rff, sinusoid, laplacian, or
+injection=none); it trained without these categories of its data.dir, and lifts their
+test frames here. The embedding of a category is the mean of those that it knows. Depth
+signs are chosen on validation frames, as always. The yardsticks know the category.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+from lfm_jax import models, workdir
+from lfm_jax.checkpoint import read_weights
+from lfm_jax.config import ModelConfig
+from lfm_jax.data.dataset import open_dataset
+from lfm_jax.lifting import make_predict
+from lfm_jax.train.evaluate import choose_depth_sign, evaluate
+from lfm_jax.train.start import factorized
+
+COLUMNS = {
+    "flat": "ne_flat",
+    "rigid": "ne_rigid_lifted",
+    "mean shape*": "ne_mean_shape_lifted",
+    "lifted": "ne_lifted",
+    "better sign": "ne_best_flip_lifted",
+}
+
+
+def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
+    """eval.json's entries of categories that a run has not seen, and their mean."""
+    config = workdir.read_config(folder / workdir.CONFIG)
+    other = folder / "unseen"
+    other.mkdir(exist_ok=True)
+    dataset = open_dataset(dataclasses.replace(config.data, only=names), str(other))
+    skeletons, parts = dataset.training.skeletons, dataset.evaluation
+    params = dict(read_weights(folder / "checkpoints").params)
+    known = jnp.mean(params["category"]["embedding"], axis=0)
+    params["category"] = {"embedding": jnp.tile(known, (len(skeletons), 1))}
+    model = models.build(config.model, skeletons)
+    unsigned = np.ones(len(skeletons), np.float32)
+    signs = choose_depth_sign(make_predict(model, params, unsigned, skeletons), parts)
+    held_out = [part.observation for part in parts.validation]
+    bare = ModelConfig(bases="")
+    rigid = factorized(dataset.training, held_out, bare, config.seed, other).rigid
+    numbers = evaluate(
+        make_predict(model, params, signs, skeletons),
+        dataset.training,
+        parts,
+        [r[: len(s.keypoints)] for r, s in zip(rigid, skeletons, strict=True)],
+    )
+    return numbers["categories"] | {"mean": numbers["mean"]}
+
+
+def main(folder: str, names: str) -> None:
+    print("| category | " + " | ".join(COLUMNS) + " |\n" + "|---" * 6 + "|")
+    for name, entry in measure(pathlib.Path(folder), names).items():
+        cells = [f"{entry[key]:.1f}" for key in COLUMNS.values()]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
