@@ -1,6 +1,6 @@
-"""The published network on 18 categories, for benchmarks/unseen.py to lift seven others.
+"""The published network on 18 categories: benchmarks/unseen.py lifts others by it.
 
-The others are those of the preset `ablation` but for the chair, and all 25 have a
+Those are the categories of the preset `ablation` but for the chair. All 25 have a
 skeleton. An encoding that is learned would have nothing to say about them.
 """
 
