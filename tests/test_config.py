@@ -99,7 +99,13 @@ def test_counts_are_positive(key, value):
             "objective.hide=1.5",
         ),
         *("objective.hide=-0.1", "optim.average=1", "optim.learning_rate=nan"),
-        *("optim.learning_rate=0", "optim.learning_rate=inf", "optim.clip=-1"),
+        *(
+            "optim.learning_rate=0",
+            "data.share=1.5",
+            "data.share=0",
+            "optim.learning_rate=inf",
+            "optim.clip=-1",
+        ),
     ],
 )
 def test_numbers_out_of_range_are_refused(setting):

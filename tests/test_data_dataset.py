@@ -304,6 +304,23 @@ def test_frames_with_too_few_points_are_dropped_and_counted(tmp_path):
     json.dumps(opened.split)
 
 
+def test_a_share_of_the_training_frames_is_evenly_spaced_and_leaves_the_rest(tmp_path):
+    whole, few = (
+        open_usual(tmp_path, share=share).split["categories"] for share in (1.0, 0.25)
+    )
+    for name, record in whole.items():
+        places = [record["train"].index(row) for row in few[name]["train"]]
+        assert len(places) == -(-len(record["train"]) // 4)
+        assert places[0] == 0 and set(np.diff(places)) <= {3, 4}
+        for part in ("validation", "test"):
+            assert few[name][part] == record[part]
+
+
+def test_a_tiny_share_leaves_a_frame_of_each_category(tmp_path):
+    training = open_usual(tmp_path, share=1e-6).training
+    assert [len(seen.category) for seen in training.observations] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -30,7 +30,8 @@ SKELETONS = tuple(
 # Sums over more columns round differently, and the network is steep: residuals enter
 # it ten times, positions as Fourier features. A column that counts shows in tenths.
 ROUNDING = 2e-3
-SMALL = ModelConfig(width=16, layers=2, heads=2)
+# Open to the image as if trained: what is stirred would let little of it in.
+SMALL = ModelConfig(width=16, layers=2, heads=2, gate=False)
 
 
 def observation(categories=(0, 1, 2, 0), seed=0, hide=0.2):
@@ -125,6 +126,22 @@ class TestIdentity:
     def test_with_an_encoding_it_does_not(self, injection, encoding):
         config = dataclasses.replace(SMALL, injection=injection, encoding=encoding)
         assert self.commutes(config) > 1e-2
+
+    def test_behind_its_gate_a_bare_network_knows_names_before_it_knows_images(self):
+        gated = dataclasses.replace(SMALL, injection="input", gate=True)
+        model, params = build(gated)
+        assert models.build(gated, SKELETONS).init(jax.random.key(0))["gate"] == 0.0
+        seen = one_category()
+        other = dataclasses.replace(seen, points2d=seen.points2d[::-1] + 1.0)
+        lift = lambda gate, seen: model.apply(params | {"gate": gate}, seen)[:1]
+        closed, open_ = ((lift(gate, seen), lift(gate, other)) for gate in (0.0, 1.0))
+        np.testing.assert_array_equal(*closed)
+        assert float(jnp.std(closed[0], axis=1).min()) > 1e-2
+        assert float(jnp.abs(open_[0] - open_[1]).max()) > 1e-2
+
+    def test_from_a_start_there_is_no_gate(self):
+        gated = dataclasses.replace(SMALL, gate=True)
+        assert "gate" not in build(gated, start())[1]
 
     def test_injecting_values_changes_the_network(self):
         values = dataclasses.replace(SMALL, inject_values=True)
