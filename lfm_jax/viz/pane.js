@@ -21,7 +21,7 @@ class Pane {
     this.tip = canvas.parentElement.appendChild(document.createElement("div"));
     this.tip.className = "tip";
     this.listen();
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(canvas);
     this.reset();
   }
 

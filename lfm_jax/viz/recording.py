@@ -42,7 +42,9 @@ def write_recording(
             stream.log("/", rerun.ViewCoordinates.RDF, static=True)
             stream.log("/", _skeleton(rerun, lifted[0]), static=True)
             for number, one in enumerate(lifted):
-                _log(rerun, stream, f"{number}_{pathlib.Path(titles[number]).stem}", one)
+                _log(
+                    rerun, stream, f"{number}_{pathlib.Path(titles[number]).stem}", one
+                )
 
 
 def _skeleton(rerun, lifted: Lifted):

@@ -99,7 +99,7 @@ def page_file(lifted: Lifted, title: str) -> dict:
         "fps": lifted.fps if 0 < lifted.fps < math.inf else None,
         "frames": lifted.frames.tolist(),
         "labels": lifted.labels,
-        "reprojection": np.nan_to_num(lifted.reprojection).round(2).tolist(),
+        "reprojection": [round(float(e), 2) for e in lifted.reprojection],
         "unusual": np.flatnonzero(lifted.unusual).tolist(),
         "points2d": _base64(_quantised(flat)),
         "points3d": _base64(_quantised(shape / _steady(reach)[:, None, None])),
