@@ -96,7 +96,7 @@ def _checked(path: pathlib.Path, arrays: dict, fields: dict) -> dict:
             array = arrays[name]
             if kind in (str, float):
                 right = array.ndim == 0 and array.dtype.kind == ("f", "U")[kind is str]
-                values[name] = kind(array)
+                values[name] = kind(array) if right else array
             elif kind == tuple[str, ...]:
                 letter = {"names": "n", "labels": "f"}.get(name, "_")
                 right = array.dtype.kind == "U" or not array.size
