@@ -18,7 +18,9 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["lfm_jax", "lfm_jax.*"]),
-    package_data={"lfm_jax": ["py.typed", "data/builders/*/*", "viz/*.html", "viz/*.js"]},
+    package_data={
+        "lfm_jax": ["py.typed", "data/builders/*/*", "viz/*.html", "viz/*.js"]
+    },
     python_requires=">=3.11",
     # Lower bounds only: what is known to be too old, not what might break one day.
     install_requires=[
