@@ -192,6 +192,7 @@ def test_the_page_holds_the_points_up_to_half_a_step(tmp_path):
         by = (drawn * true).sum() / (true**2).sum()
         assert by > 0 and np.abs(drawn - by * true).max() < STEP
         assert 0.3 < np.abs(drawn).max() < 1.5
+    assert 1000 * STEP < 0.5  # half a pixel of a pane 2000 pixels wide
     trust = decoded(file, "trust", np.uint8, shape[:2])
     np.testing.assert_array_equal(trust >= 128, lifted.visible)
     np.testing.assert_allclose(trust % 128, 100 * lifted.confidence, atol=0.5)
