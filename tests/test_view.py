@@ -355,12 +355,28 @@ def test_two_files_are_compared_centred_and_equally_large(seen):
 # -------------------------------------------------------------------------- recording
 
 
-def test_a_recording_needs_rerun_and_holds_the_points(view, tmp_path):
-    pytest.importorskip("rerun", reason="not run: rerun-sdk is not installed")
+def test_a_recording_holds_the_points_of_every_frame(view, tmp_path):
+    chunk = pytest.importorskip(
+        "rerun.chunk", reason="not run: rerun-sdk is not installed"
+    )
     lifted = moving()
     write_lifted(tmp_path / "walk.npz", lifted)
     assert view(tmp_path / "walk.npz", "--rerun")[0] == 0
-    assert (tmp_path / "walk.rrd").stat().st_size > lifted.posed.nbytes
+    chunks = list(chunk.RrdReader(str(tmp_path / "walk.rrd")).stream())
+    for folder, kind, true, known in (
+        ("input", "Points2D", lifted.points2d, lifted.visible),
+        ("lifted", "Points3D", lifted.points3d, np.ones_like(lifted.visible)),
+    ):
+        rows = [
+            row
+            for one in chunks
+            if one.entity_path == f"/{folder}/0_walk"
+            for row in one.to_record_batch().to_pylist()
+        ]
+        assert [row["frame"] for row in rows] == lifted.frames.tolist()
+        for row, points, shown in zip(rows, true, known, strict=True):
+            assert row[f"{kind}:keypoint_ids"] == np.flatnonzero(shown).tolist()
+            np.testing.assert_array_equal(row[f"{kind}:positions"], points[shown])
 
 
 def test_without_rerun_the_extra_is_named(view, tmp_path, monkeypatch):
