@@ -79,7 +79,7 @@ def read_lifted(path: str | os.PathLike) -> Lifted:
         raise LfmError(
             f"{path} is damaged or no npz file: write it again with lfm lift."
         ) from error
-    lacking = [name for name in fields if name not in arrays]
+    lacking = [name for name in ("points3d", *fields) if name not in arrays]
     if lacking:
         raise LfmError(
             f"{path} has no {lacking[0]}, so it is not what lfm lift writes: make it "
@@ -106,21 +106,24 @@ def _checked(path: pathlib.Path, arrays: dict, fields: dict) -> dict:
                 right = isinstance(array, kind)
                 values[name] = array
             wrong = wrong or (None if right else name)
-    if not wrong:
-        edges, count = values["edges"], len(values["names"])
-        given = values["points2d"][values["visible"]]
-        if not np.isfinite(values["points3d"]).all() or not values["points3d"].size:
-            wrong = "points3d"
-        elif not np.isfinite(given).all():
-            wrong = "points2d"
-        elif ((edges < 0) | (edges >= count)).any() or edges.shape[-1] != 2:
-            wrong = "edges"
+    wrong = wrong or _unsound(values)
     if wrong:
         raise LfmError(
             f"{path}: {wrong} is not as lfm lift writes it (docs/files.md): make the "
             "file again."
         )
     return values
+
+
+def _unsound(values: dict) -> str | None:
+    """The first array with numbers that nobody could draw."""
+    edges, points3d = values["edges"], values["points3d"]
+    if not points3d.size or not np.isfinite(points3d).all():
+        return "points3d"
+    if not np.isfinite(values["points2d"][values["visible"]]).all():
+        return "points2d"
+    inside = (edges >= 0) & (edges < len(values["names"]))
+    return None if inside.all() else "edges"
 
 
 def check_kind(path: pathlib.Path, up: str, fps: float) -> None:

@@ -115,6 +115,8 @@ def test_a_file_that_lift_did_not_write_is_one_sentence(view, tmp_path):
         status, out, err = view(path)
         assert (status, out) == (2, ""), phrase
         assert err.startswith("lfm: ") and phrase in err and err.count("\n") == 1
+    np.savez(path, points2d=good["points2d"], names=good["names"])
+    assert "has no points3d" in view(path)[2]
     for content in (b"", b"PK\3\4 half", b"\x93NUMPY"):
         path.write_bytes(content)
         assert "damaged or no npz" in view(path)[2]
