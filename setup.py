@@ -18,7 +18,9 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["lfm_jax", "lfm_jax.*"]),
-    package_data={"lfm_jax": ["py.typed", "data/builders/*/*", "viz/*.html"]},
+    package_data={
+        "lfm_jax": ["py.typed", "data/builders/*/*", "viz/*.html", "viz/*.js"]
+    },
     python_requires=">=3.11",
     # Lower bounds only: what is known to be too old, not what might break one day.
     install_requires=[
@@ -44,6 +46,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "sleap": ["sleap-io>=0.9"],  # reads .slp; brings half a gigabyte along
         "c3d": ["ezc3d>=1.7"],  # writes .c3d
+        "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
         "test": [
             "lfm_jax[c3d,sleap]",
             "beartype>=0.19",

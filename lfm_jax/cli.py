@@ -42,6 +42,16 @@ INSPECT_EXAMPLE = """\
 example:
   lfm inspect walk.csv --checkpoint=runs/lfm2d
 """
+VIEW = """\
+Look at what lfm lift wrote as .npz: 2D beside 3D, frame by frame, coloured by
+confidence. Writes one page that needs no network, beside FILE or to --out, and opens
+it. Several files of the same keypoints (individuals, or other models) can be chosen in
+the page and compared, as two are from the beginning: both centred and equally large.
+"""
+VIEW_EXAMPLE = """\
+example:
+  lfm view walk.npz
+"""
 TRAINING = """\
 training and evaluation have a command of their own:
   python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
@@ -66,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lfm",
         description=DESCRIPTION,
-        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n{TRAINING}",
+        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n"
+        f"view, {VIEW_EXAMPLE}\n{TRAINING}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -93,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument(
         "--checkpoint", metavar="DIR", help="work directory of a run, to guess from"
     )
+    view = verbs.add_parser(
+        "view",
+        help="look at lifted keypoints in a browser",
+        description=VIEW,
+        epilog=VIEW_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    view.set_defaults(verb=_view)
+    _add_view(view)
     return parser
 
 
@@ -151,6 +171,23 @@ def _add_output(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--out", metavar="OUT", required=True, help="file to write, by its suffix"
+    )
+
+
+def _add_view(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "files", metavar="FILE", nargs="+", help=".npz that lfm lift wrote"
+    )
+    verb.add_argument(
+        "--out", metavar="OUT", help="file to write (default: FILE with its suffix)"
+    )
+    verb.add_argument(
+        "--rerun",
+        action="store_true",
+        help="write a recording for rerun (.rrd) instead of the page",
+    )
+    verb.add_argument(
+        "--no-open", action="store_true", help="write the page, but open no browser"
     )
 
 
@@ -350,3 +387,27 @@ def _inspect(options: argparse.Namespace) -> None:
         known, _ = read_skeletons(pathlib.Path(options.checkpoint) / SKELETONS)
         lines.append(guess(individuals, known))
     print("\n".join(lines))
+
+
+# ------------------------------------------------------------------------------- view
+
+
+def _view(options: argparse.Namespace) -> None:
+    import webbrowser
+
+    from lfm_jax.viz.recording import write_recording
+    from lfm_jax.viz.view import write_page
+    from lfm_jax.writers import read_lifted
+
+    write, suffix = write_page, ".html"
+    if options.rerun:
+        write, suffix = write_recording, ".rrd"
+    first = pathlib.Path(options.files[0])
+    out = pathlib.Path(options.out) if options.out else first.with_suffix(suffix)
+    if out.suffix.lower() != suffix:
+        raise LfmError(f"{out} does not end in {suffix}: name it so.")
+    lifted = [read_lifted(file) for file in options.files]
+    write(out, lifted, [pathlib.Path(file).name for file in options.files])
+    print(f"written to {out}")
+    if not (options.rerun or options.no_open):
+        webbrowser.open(out.resolve().as_uri())

@@ -156,6 +156,19 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             beside.unlink()
 
 
+@contextlib.contextmanager
+def saving(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """`replacing`, for a file that a user named; an `LfmError` if it cannot be."""
+    try:
+        with replacing(path) as beside:
+            yield beside
+    except OSError as error:
+        raise LfmError(
+            f"{path} cannot be written ({error.strerror or error}): choose another "
+            "place."
+        ) from error
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Reads one JSON file.
 

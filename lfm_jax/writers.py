@@ -1,6 +1,6 @@
 """Files of lifted keypoints; the suffix says which kind.
 
-    .npz   all of `serve.Lifted`, plain arrays
+    .npz   all of `serve.Lifted`, plain arrays; can be read again
     .csv   the wide table of Anipose
     .trc   OpenSim's markers
     .c3d   biomechanics; needs ezc3d
@@ -19,7 +19,7 @@ import pathlib
 import tempfile
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, jaxtyped
 
 from lfm_jax import workdir
 from lfm_jax.errors import LfmError
@@ -53,14 +53,77 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted, *, up: str = "") -> No
         content = _npz(lifted)
     else:
         content = _SERIES[path.suffix.lower()](path, lifted, AXES[up])
+    with workdir.saving(path) as beside:
+        beside.write_bytes(content)
+
+
+def read_lifted(path: str | os.PathLike) -> Lifted:
+    """Reads what `write_lifted` wrote as .npz; strangers may have written it too.
+
+    Raises:
+        LfmError: there is no such file, it is damaged, or something else is in it.
+    """
+    path = pathlib.Path(path)
+    fields = {field.name: field.type for field in dataclasses.fields(Lifted)}
     try:
-        with workdir.replacing(path) as beside:
-            beside.write_bytes(content)
+        # Opened here: np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in fields if name in archive.files}
     except OSError as error:
         raise LfmError(
-            f"{path} cannot be written ({error.strerror or error}): choose another "
-            "place."
+            f"{path} cannot be read ({error.strerror or error}): check the path."
         ) from error
+    # Damaged bytes reach zipfile, zlib and the header's parser, each of which has
+    # exceptions of its own; and what is not zipped gives no archive.
+    except Exception as error:
+        raise LfmError(
+            f"{path} is damaged or no npz file: write it again with lfm lift."
+        ) from error
+    lacking = [name for name in ("points3d", *fields) if name not in arrays]
+    if lacking:
+        raise LfmError(
+            f"{path} has no {lacking[0]}, so it is not what lfm lift writes: make it "
+            "with lfm lift --out=FILE.npz."
+        )
+    return Lifted(**_checked(path, arrays, fields))
+
+
+def _checked(path: pathlib.Path, arrays: dict, fields: dict) -> dict:
+    """Values of the types that `Lifted` states, of sizes that agree."""
+    wrong, values = None, {}
+    with jaxtyped("context"):
+        for name, kind in fields.items():
+            array = arrays[name]
+            if kind in (str, float):
+                right = array.ndim == 0 and array.dtype.kind == ("f", "U")[kind is str]
+                values[name] = kind(array) if right else array
+            elif kind == tuple[str, ...]:
+                letter = {"names": "n", "labels": "f"}.get(name, "_")
+                right = array.dtype.kind == "U" or not array.size
+                right = right and isinstance(array, Shaped[np.ndarray, letter])
+                values[name] = tuple(array.astype(str).ravel().tolist())
+            else:
+                right = isinstance(array, kind)
+                values[name] = array
+            wrong = wrong or (None if right else name)
+    wrong = wrong or _unsound(values)
+    if wrong:
+        raise LfmError(
+            f"{path}: {wrong} is not as lfm lift writes it (docs/files.md): make the "
+            "file again."
+        )
+    return values
+
+
+def _unsound(values: dict) -> str | None:
+    """The first array with numbers that nobody could draw."""
+    edges, points3d = values["edges"], values["points3d"]
+    if not points3d.size or not np.isfinite(points3d).all():
+        return "points3d"
+    if not np.isfinite(values["points2d"][values["visible"]]).all():
+        return "points2d"
+    inside = (edges >= 0) & (edges < len(values["names"]))
+    return None if inside.all() else "edges"
 
 
 def check_kind(path: pathlib.Path, up: str, fps: float) -> None:

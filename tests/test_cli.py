@@ -58,6 +58,7 @@ def test_help_explains_every_verb_with_an_example():
     assert "python -m lfm_jax.main" in shown.stdout
     assert "lfm lift walk.csv" in lfm("lift", "--help").stdout
     assert "lfm inspect walk.csv" in lfm("inspect", "--help").stdout
+    assert "lfm view walk.npz" in lfm("view", "--help").stdout
 
 
 def test_help_comes_at_once_because_nothing_heavy_is_imported():

@@ -149,7 +149,7 @@ def test_plotly_is_embedded_once(written):
 
 def test_names_from_the_data_never_become_markup(written, page):
     scripts = [attributes for tag, attributes in page.tags if tag == "script"]
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     assert EVIL not in written
     assert EVIL in page.text and "paper<b>" in page.text
     assert EVIL in json.loads(page.data)["skeletons"]

@@ -1,9 +1,9 @@
 """report.html: what a run learned, in one file that needs no network.
 
-The page holds plotly.js once, the frames as JSON, and a little script (report.html in
-this folder) that draws the chosen frame into one 2D and one 3D plot: browsers give a
-page only a handful of 3D contexts. Nothing from the data reaches the page as markup:
-text is escaped, and JSON is written without "<".
+The page holds the frames as JSON, of which two canvases show the chosen one
+(report.html and pane.js in this folder), and plotly.js once, for the curves. Nothing
+from the data reaches the page as markup: text is escaped, and JSON is written without
+"<".
 
 Coordinates are drawn in units of the shape's RMS radius, in the camera frame: x and y
 of the image, depth towards the viewer.
@@ -153,7 +153,8 @@ def write_report(
 
 
 def _page(eval_json, metrics_lines, frames, skeletons) -> str:
-    template = importlib.resources.files("lfm_jax.viz").joinpath("report.html")
+    assets = importlib.resources.files("lfm_jax.viz")
+    read = lambda name: assets.joinpath(name).read_text(encoding="utf-8")
     data = {
         "skeletons": {
             s.name: {"keypoints": s.keypoints, "edges": s.edges} for s in skeletons
@@ -163,7 +164,8 @@ def _page(eval_json, metrics_lines, frames, skeletons) -> str:
         "calibration": eval_json["calibration"],
         "curves": _curves(metrics_lines),
     }
-    return string.Template(template.read_text(encoding="utf-8")).substitute(
+    return string.Template(read("report.html")).substitute(
+        pane=read("pane.js"),
         plotly=plotly.offline.get_plotlyjs(),
         subtitle=html.escape(_subtitle(eval_json)),
         statement=(FROM_3D if eval_json["supervised"] else FROM_2D) + STATEMENT,
