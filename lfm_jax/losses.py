@@ -44,4 +44,6 @@ def mean_huber(
     apart = centre(predicted, mask) - centre(target, mask)
     squares = jnp.sum(jnp.square(apart / epsilon), axis=-1)
     values = epsilon * (jnp.sqrt(1.0 + squares) - 1.0)
-    return safe_divide(jnp.sum(values, axis=-1), jnp.sum(mask, axis=-1, dtype=values.dtype))
+    return safe_divide(
+        jnp.sum(values, axis=-1), jnp.sum(mask, axis=-1, dtype=values.dtype)
+    )

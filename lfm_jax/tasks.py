@@ -12,6 +12,9 @@ The 2D-only objective is L = L_2d + view_weight * L_view (normalised units):
 
 L_2d alone is minimised by Y = (x, y, 0), whatever the network knows about identity.
 L_view is not: a flat lift seen from elsewhere no longer lifts to itself.
+
+Peers learn by losses of their own, for which their networks give more than a shape.
+What they lift is posed and judged as everything else is.
 """
 
 import dataclasses
@@ -23,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lfm_jax import losses, metrics
-from lfm_jax.config import ObjectiveConfig
+from lfm_jax.config import ObjectiveConfig, suggest
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose, unapply_pose
 from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
@@ -69,17 +72,25 @@ def build(config: ObjectiveConfig, network: str) -> Task:
         network: the name of the model.
 
     Raises:
-        LfmError: an alignment that is none, or the loss of another network.
+        LfmError: an alignment or a loss that is none, or the loss of another network.
     """
     if config.alignment not in ALIGNMENTS:
         raise LfmError(
             f"objective.alignment is {config.alignment!r}; choose "
             f"{', '.join(ALIGNMENTS)}."
         )
-    if config.name != "lfm2d" and (config.name != network or config.supervised):
+    if config.name not in FROM_2D:
+        known = suggest(config.name, FROM_2D)
+        raise LfmError(f"There is no objective.name {config.name!r}{known}.")
+    if config.name not in ("lfm2d", network):
         raise LfmError(
-            f"objective.name is {config.name!r}; {network} learns by "
-            f"{' or '.join(dict.fromkeys(('lfm2d', network if network in FROM_2D else 'lfm2d')))}, and from labels by lfm2d."
+            f"objective.name is {config.name!r}, which {network} cannot learn by; "
+            f"choose lfm2d, or set model.name to {config.name}."
+        )
+    if config.supervised and config.name != "lfm2d":
+        raise LfmError(
+            f"objective.name is {config.name!r}, which learns from 2D; leave "
+            "objective.supervised out."
         )
     if not config.supervised:
         return FROM_2D[config.name](config)
@@ -273,11 +284,11 @@ def deep_nrsfm_task(config: ObjectiveConfig) -> Task:
 def c3dpo_task(config: ObjectiveConfig) -> Task:
     """C3DPO's reprojection and canonicalization losses, with weights of one.
 
-    The image is turned in its plane twice; the rotation is that of the first image, and
-    the shape that of the second, so the shape cannot depend on such a turn. As published
-    for data in all orientations, the turns are any. Then the shape, turned in 3D about a
-    random axis by a uniform angle, four times, has to be recovered. Points that are not
-    annotated have no loss.
+    The image is turned in its plane twice. The rotation is that of the first image and
+    the shape that of the second, so the shape cannot depend on such a turn. The turns
+    are by any angle, as published for data in all orientations. Then the shape, turned
+    in 3D about a random axis by a uniform angle, four times, has to be recovered.
+    Points that are not annotated have no loss.
     """
 
     def loss(apply, params, observation, packing, key):
@@ -314,10 +325,10 @@ def paul_task(config: ObjectiveConfig) -> Task:
     """PAUL's losses, all in the image's scale.
 
     The camera is solved for (OnP): the pose that fits best, a constant for derivatives.
-    What is left is the reprojection error. S~, the observed points with the depth of the
-    posed shape, turned back by the pose, has to pass the autoencoder. Of the two
-    penalties, that on the decoder's weights is the optimiser's weight decay. Deviation:
-    the pose has a scale.
+    What is left is the reprojection error. S~, the observed points with the depth of
+    the posed shape, turned back by the pose, has to pass the autoencoder. Of the two
+    penalties, that on the decoder's weights is the optimiser's weight decay. Unlike the
+    published one, the pose has a scale.
     """
 
     def loss(apply, params, observation, packing, key):

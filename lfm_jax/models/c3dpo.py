@@ -17,7 +17,6 @@ in place of batch norm, which has a state; AdamW in place of SGD.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 

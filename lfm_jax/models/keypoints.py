@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lfm_jax.numerics import einsum, keep, masked_mean
+from lfm_jax.numerics import centre, einsum, keep
 from lfm_jax.types import Observation, Skeleton
 
 
@@ -81,5 +81,4 @@ def write(
     weights = own(module, "write", first, category, count, width, 3)
     shape = einsum("bd,bndi->bni", hidden, weights)
     shape = shape + own(module, "mean", nn.initializers.zeros, category, count, 3)
-    present = jnp.asarray(module.present)[category, :count]
-    return keep(shape - masked_mean(shape, present)[..., None, :], present)
+    return centre(shape, jnp.asarray(module.present)[category, :count])

@@ -6,10 +6,9 @@
 One decoder f_d serves both, so that shapes lie where it can write them. What the camera
 makes of S, and S~ from it, is for the loss (tasks.paul_task).
 
-h, f_e and f_d are residual networks after those of C3DPO, whose sizes the paper keeps to
-itself: `model.layers` bottlenecks each. Every category reads and writes by weights of its
-own (keypoints.py); the paper has a network for each. The code is predicted by h in
-training as in use, where the paper may also optimise it freely.
+h, f_e and f_d are residual networks like those of C3DPO, of `model.layers` bottlenecks
+each; the published sizes are not known here. Every category reads and writes by weights
+of its own (keypoints.py), where the paper has a network for each.
 """
 
 from collections.abc import Sequence
