@@ -1,6 +1,9 @@
-"""A multilayer perceptron under the objective of 2D-LFM: the plainest lifter.
+"""C3DPO (Novotny et al., ICCV 2019), a peer: 3D from 2D keypoints alone.
 
     python -m lfm_jax.main --config=configs/c3dpo.py --workdir=runs/c3dpo
+
+Network and loss are those of the paper (models/c3dpo.py, tasks.c3dpo_task); the pose of
+what it lifts is fitted, as that of every other method, and not the one it predicts.
 
 What all its presets share is in `METHOD`; they state what differs from that:
 

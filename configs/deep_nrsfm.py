@@ -1,6 +1,10 @@
-"""A multilayer perceptron under the objective of 2D-LFM: the plainest lifter.
+"""Deep NRSfM (Kong and Lucey, ICCV 2019), a peer: 3D from 2D keypoints alone.
 
     python -m lfm_jax.main --config=configs/deep_nrsfm.py --workdir=runs/deep_nrsfm
+
+Network and loss are those of the paper, missing points as in Deep NRSfM++
+(models/deep_nrsfm.py, tasks.deep_nrsfm_task); the pose of what it lifts is fitted, as
+that of every other method, and not the camera it predicts.
 
 What all its presets share is in `METHOD`; they state what differs from that:
 

@@ -1,6 +1,9 @@
-"""A multilayer perceptron under the objective of 2D-LFM: the plainest lifter.
+"""PAUL (Wang and Lucey, CVPR 2021), a peer: 3D from 2D keypoints alone.
 
     python -m lfm_jax.main --config=configs/paul.py --workdir=runs/paul
+
+Network and loss are those of the paper as far as they are known (models/paul.py,
+tasks.paul_task).
 
 What all its presets share is in `METHOD`; they state what differs from that:
 

@@ -53,12 +53,15 @@ def build(name):
     return model, jax.tree.map(noise, params)
 
 
-def terms(apply, observation, name, params=None):
+@functools.cache
+def loss_of(apply, name):
     task = tasks.build(ObjectiveConfig(name=name, hide=0.0), name)
-    loss = jax.jit(
-        lambda params: task.loss(apply, params, observation, None, jax.random.key(0))
-    )
-    return jax.tree.map(np.asarray, loss(params))
+    key = jax.random.key(0)
+    return jax.jit(lambda params, frames: task.loss(apply, params, frames, None, key))
+
+
+def terms(apply, observation, name, params=None):
+    return jax.tree.map(np.asarray, loss_of(apply, name)(params, observation))
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -24,7 +24,7 @@ from lfm_jax.config import ModelConfig
 from lfm_jax.geometry.rotations import from_rotation_vector
 from lfm_jax.models.keypoints import presence, read, shown, write
 from lfm_jax.models.start import Start
-from lfm_jax.types import Observation, Packing, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
 
 class Encoder(nn.Module):
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, values: Float[Array, "b n f"], category: Int[Array, "b"]
+        self, values: Float[ArrayLike, "b n f"], category: Int[ArrayLike, "b"]
     ) -> Float[Array, "b d"]:
         hidden = read(self, values, category)
         return bottlenecks(hidden, self.layers)
@@ -66,7 +66,7 @@ class Basis(nn.Module):
 
     @nn.compact
     def __call__(
-        self, code: Float[Array, "b k"], category: Int[Array, "b"], count: int
+        self, code: Float[Array, "b k"], category: Int[ArrayLike, "b"], count: int
     ) -> Float[Array, "b n 3"]:
         return write(self, code, category, count)
 
@@ -110,7 +110,7 @@ class C3DPO(nn.Module):
         return shape, from_rotation_vector(self.turn(hidden))
 
     def canonicalize(
-        self, shape: Float[Array, "b n 3"], category: Int[Array, "b"]
+        self, shape: Float[ArrayLike, "b n 3"], category: Int[ArrayLike, "b"]
     ) -> Float[Array, "b n 3"]:
         """X' of a shape, turned in any way."""
         code = self.psi_code(self.psi(shape, category))

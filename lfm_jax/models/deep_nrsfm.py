@@ -96,14 +96,14 @@ class Hierarchy(nn.Module):
             self.dictionaries, self.thresholds, strict=True
         ):
             block = einsum("jk,bjax->bkax", dictionary, block)
-            block = nn.relu(block + threshold[:, None, None])
+            block = nn.relu(block + threshold[None, :, None, None])
         return block
 
     def compose(self, code: Float[Array, "b j"]) -> Float[Array, "b k"]:
         """From f_n to f_1."""
         layers = zip(self.dictionaries, self.biases, strict=True)
         for dictionary, bias in reversed(list(layers)):
-            code = nn.relu(einsum("jk,bk->bj", dictionary, code) + bias)
+            code = nn.relu(einsum("jk,bk->bj", dictionary, code) + bias[None])
         return code
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lfm_jax.numerics import centre, einsum, keep
-from lfm_jax.types import Observation, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Skeleton
 
 
 def presence(skeletons: Sequence[Skeleton]) -> Bool[np.ndarray, "c n"]:
@@ -38,7 +38,7 @@ def own(
     module: nn.Module,
     name: str,
     first: nn.initializers.Initializer,
-    category: Int[Array, "b"],
+    category: Int[ArrayLike, "b"],
     count: int,
     *shape: int,
 ) -> Float[Array, "b n *shape"]:
@@ -57,7 +57,7 @@ def own(
 
 
 def read(
-    module: nn.Module, values: Float[Array, "b n f"], category: Int[Array, "b"]
+    module: nn.Module, values: Float[ArrayLike, "b n f"], category: Int[ArrayLike, "b"]
 ) -> Float[Array, "b d"]:
     """What `module`, of `width` and `present`, reads of values at keypoints."""
     fan_in = values.shape[-1] * module.present.sum(axis=1).mean()
@@ -72,7 +72,7 @@ def read(
 def write(
     module: nn.Module,
     hidden: Float[Array, "b d"],
-    category: Int[Array, "b"],
+    category: Int[ArrayLike, "b"],
     count: int,
 ) -> Float[Array, "b n 3"]:
     """The shape, centred, that `module` writes at the keypoints there are."""

@@ -21,7 +21,7 @@ from lfm_jax.config import ModelConfig
 from lfm_jax.models.c3dpo import Encoder, bottlenecks
 from lfm_jax.models.keypoints import presence, shown, write
 from lfm_jax.models.start import Start
-from lfm_jax.types import Observation, Packing, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
 
 class Decoder(nn.Module):
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, code: Float[Array, "b k"], category: Int[Array, "b"], count: int
+        self, code: Float[Array, "b k"], category: Int[ArrayLike, "b"], count: int
     ) -> Float[Array, "b n 3"]:
         hidden = nn.Dense(self.width, name="decode")(code)
         return write(self, bottlenecks(hidden, self.layers), category, count)
@@ -76,7 +76,7 @@ class PAUL(nn.Module):
         return self.decoder(code, category, count), code
 
     def recode(
-        self, shape: Float[Array, "b n 3"], category: Int[Array, "b"]
+        self, shape: Float[ArrayLike, "b n 3"], category: Int[ArrayLike, "b"]
     ) -> Float[Array, "b n 3"]:
         """What the autoencoder makes of a shape."""
         code = self.encoder_code(self.encoder(shape, category))
