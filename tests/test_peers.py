@@ -192,12 +192,16 @@ class TestDeepNRSfM:
         assert (loss < 1e-3).all() if angle == 0.0 else (loss > 0.1).all()
 
     def test_the_loss_is_relative_and_not_squared(self):
-        """An image of nothing is wrong by all there is, whatever the units."""
-        nothing = jnp.zeros((B, N, 3)), jnp.zeros((B, 3, 2))
-        apply = lambda *inputs, method=None: nothing
+        """An image of half the size is wrong by half of all there is."""
+
+        def apply(params, normal, packing=None, method=None):
+            depth = jnp.ones((B, N, 1))
+            camera = jnp.broadcast_to(0.5 * jnp.eye(3, 2), (B, 3, 2))
+            return jnp.concatenate([normal.points2d, depth], axis=-1), camera
+
         for unit in (1.0, 40.0):
-            loss = terms(apply, seen(unit * truth()), "deep_nrsfm")["loss"]
-            np.testing.assert_allclose(loss, 1.0, rtol=1e-5)
+            loss = terms(apply, seen(unit * truth(), hidden=(0,)), "deep_nrsfm")["loss"]
+            np.testing.assert_allclose(loss, 0.5, rtol=1e-5)
 
     def test_the_camera_is_the_nearest_frame(self):
         matrix = np.random.default_rng(0).normal(size=(50, 3, 2)).astype(np.float32)
