@@ -212,10 +212,9 @@ class TestDeepNRSfM:
         np.testing.assert_allclose(gram, np.tile(np.eye(2), (50, 1, 1)), atol=1e-4)
 
     def test_its_derivative_is_right_and_finite_where_there_is_no_frame(self):
-        random = np.random.default_rng(1)
-        matrix, way, aim = random.normal(size=(3, 3, 2)).astype(np.float32)
-        value = lambda x: jnp.sum(aim * nearest_frame(x))
-        slope = float(jnp.sum(jax.grad(value)(jnp.asarray(matrix)) * way))
+        matrix, way, aim = np.random.default_rng(1).normal(size=(3, 3, 2))
+        value = lambda x: jnp.sum(jnp.asarray(aim, jnp.float32) * nearest_frame(x))
+        slope = np.sum(way * jax.grad(value)(jnp.asarray(matrix, jnp.float32)))
         u = [
             np.linalg.svd(matrix + h * way, full_matrices=False) for h in (1e-5, -1e-5)
         ]
