@@ -152,6 +152,7 @@ class TestDeepNRSfM:
         w = np.asarray(params["d1"])[0]
         d2, b2, back2 = (np.asarray(params["deeper"][k]) for k in ("d2", "b2", "back2"))
         relu = lambda x: np.maximum(x, 0.0)
+        cameras = 0
         for i in range(B):
             first = np.zeros((w.shape[-1], 3, 2))
             for p in (0, *range(2, N)):
@@ -160,11 +161,14 @@ class TestDeepNRSfM:
             first = relu(first + np.asarray(params["b1"])[0][:, None, None])
             second = relu(np.tensordot(d2, first, (0, 0)) + b2[:, None, None])
             mixed = np.tensordot(np.asarray(params["camera"]), second, (0, 0))
-            u, _, v = np.linalg.svd(mixed, full_matrices=False)
-            np.testing.assert_allclose(camera[i], u @ v, atol=1e-4)
+            u, values, v = np.linalg.svd(mixed, full_matrices=False)
+            if values[1] > 1e-2 * values[0]:  # relu can leave no frame to be nearest
+                np.testing.assert_allclose(camera[i], u @ v, atol=1e-4)
+                cameras += 1
             code = second.reshape(-1) @ np.asarray(params["code"]["kernel"])
             points = w @ relu(d2 @ code + back2) + np.asarray(params["mean"])[0]
             np.testing.assert_allclose(shape[i], points - points.mean(0), atol=1e-4)
+        assert cameras >= B // 2
         assert {np.shape(x)[-1] for x in jax.tree.leaves(params)} <= {2, 3, 16}
 
     @pytest.mark.parametrize("angle", [0.0, 2.0])
