@@ -6,14 +6,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from lfm_jax import models, tasks
-from lfm_jax.config import ModelConfig, ObjectiveConfig
+from lfm_jax.config import ModelConfig, ObjectiveConfig, OptimConfig
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose, unapply_pose
 from lfm_jax.geometry.rotations import nearest_frame, random_rotation
+from lfm_jax.train.optim import make_optimizer
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.types import Observation, Skeleton
 
@@ -44,8 +44,8 @@ def seen(points=None, category=0, hidden=(), annotated=True):
 
 
 @functools.cache
-def build(name):
-    config = ModelConfig(name=name, width=16, layers=2, code=CODE, bases="")
+def build(name, code=CODE):
+    config = ModelConfig(name=name, width=16, layers=2, code=code, bases="")
     model = models.build(config, (ONE, OTHER))
     params = model.init(jax.random.key(0))
     # some begin at zero, which would hide what they do
@@ -114,7 +114,7 @@ class TestAll:
             assert np.all(np.isfinite(slope)) and np.any(slope != 0.0), path
 
     def test_training_lowers_the_loss(self, name):
-        model, tx = build(name)[0], optax.adam(1e-2)
+        model, tx = build(name)[0], make_optimizer(OptimConfig(learning_rate=1e-2), 60)
         task = tasks.build(ObjectiveConfig(name=name, hide=0.0), name)
         step = jax.jit(make_train_step(model, task, tx))
         state = init_state(model, tx, jax.random.key(0), 2)
@@ -146,7 +146,7 @@ class TestAll:
 class TestDeepNRSfM:
     def test_it_is_the_published_equations_with_shared_dictionaries(self):
         """In loops; each dictionary is one array, read by encoder and decoder."""
-        model, params = build("deep_nrsfm")
+        model, params = build("deep_nrsfm", code=8)
         frames = tasks.normalise(seen(hidden=(1,)))[0]
         shape, camera = model.apply(params, frames, method="explain")
         w = np.asarray(params["d1"])[0]
@@ -169,7 +169,7 @@ class TestDeepNRSfM:
             points = w @ relu(d2 @ code + back2) + np.asarray(params["mean"])[0]
             np.testing.assert_allclose(shape[i], points - points.mean(0), atol=1e-4)
         assert cameras >= B // 2
-        assert {np.shape(x)[-1] for x in jax.tree.leaves(params)} <= {2, 3, 16}
+        assert {np.shape(x)[-1] for x in jax.tree.leaves(params)} <= {3, 8, 16}
 
     @pytest.mark.parametrize("angle", [0.0, 2.0])
     def test_a_shape_that_explains_its_image_has_no_loss(self, angle):
