@@ -132,20 +132,6 @@ def test_one_search_serves_several_numbers_of_bases():
     assert depth_error(two, posed) < 0.12
 
 
-def test_thirty_rounds_explain_the_2d_as_well_as_hundreds():
-    _, posed = scene(bases=6, noise=0.2)  # coefficients are uncertain: EM is slow
-    mask = np.ones(posed.shape[:2], bool)
-    frames, _ = low_rank.prepare(posed[..., :2], mask, FRAMES, POINTS)
-    model = low_rank.random_model(jax.random.key(0), frames)
-    fresh = 0.1 * jax.random.normal(jax.random.key(1), (6, POINTS, 3))
-    model = dataclasses.replace(model, shapes=jnp.concatenate([model.shapes, fresh]))
-    ten, thirty, many = (
-        float(jnp.log(factorization._fit(frames, model, True, rounds).noise).mean())
-        for rounds in (10, 30, 300)
-    )
-    assert thirty - many < 0.05 * (ten - many)
-
-
 def test_a_keypoint_has_the_noise_that_it_has():
     random = np.random.default_rng(0)
     _, posed = scene(bases=2, noise=0.02)

@@ -36,7 +36,7 @@ COUNTS = (5, 7, 4)  # of keypoints; twelve shapes do not divide by eight devices
 
 SKELETONS = [Skeleton(f"of_{n}", tuple(map(str, range(n)))) for n in COUNTS]
 PER_CATEGORY = 4
-CONFIG = ModelConfig(width=16, layers=2, heads=2, bases="")
+CONFIG = ModelConfig(width=16, layers=2, heads=2, bases="", gate=False)
 
 
 def batch(microbatches=1, seed=0):
