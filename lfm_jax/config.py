@@ -48,9 +48,9 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: which: lfm2d, lfm3d or mlp.
-        width: features per token.
-        layers: transformer blocks.
+        name: which: lfm2d, lfm3d, mlp, deep_nrsfm, c3dpo or paul.
+        width: features per token; of deep_nrsfm, atoms of the first dictionary.
+        layers: transformer or residual blocks; of deep_nrsfm, dictionaries.
         heads: attention heads.
         encoding: correspondence encoding of lfm2d: rff, sinusoid, laplacian or learned;
             token encoding of lfm3d: rff or learned.
@@ -61,7 +61,8 @@ class ModelConfig:
         sigma: bandwidth of the rff encoding.
         gate: let the image into lfm2d without a start through a factor that begins at
             zero; False as published.
-        code: numbers between encoder and decoder of mlp.
+        code: numbers between encoder and decoder of mlp and paul; of c3dpo the shapes
+            in its basis, of deep_nrsfm the atoms of the last dictionary.
         attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
         bases: deformation bases of the factorized models that lfm2d starts from,
             comma-separated, with two models for each number; empty for the published
@@ -96,6 +97,8 @@ class ObjectiveConfig:
     """L = L_2d + view_weight * L_view.
 
     Attributes:
+        name: lfm2d for the above, with any network; deep_nrsfm, c3dpo or paul for the
+            loss that was published with the network of that name.
         view_weight: lambda of the view-consistency term.
         hide: largest share of observed points hidden from the network in training.
         supervised: learn from 3D labels instead: 3D-LFM, or a yardstick of 2D-LFM.
@@ -105,6 +108,7 @@ class ObjectiveConfig:
             none.
     """
 
+    name: str = "lfm2d"
     view_weight: float = 0.3
     hide: float = 0.1
     supervised: bool = False

@@ -28,3 +28,22 @@ def centred_mean_squared(
 ) -> Float[ArrayLike, "*b"]:
     """`mean_squared` after both are centred over the mask: translation is free."""
     return mean_squared(centre(predicted, mask), centre(target, mask), mask)
+
+
+def mean_huber(
+    predicted: Float[ArrayLike, "*b n d"],
+    target: Float[ArrayLike, "*b n d"],
+    mask: Bool[ArrayLike, "*b n"],
+    *,
+    epsilon: float = 0.01,
+) -> Float[ArrayLike, "*b"]:
+    """Mean of e (sqrt(1 + r^2 / e^2) - 1) of distances r, after both are centred.
+
+    The pseudo-Huber loss of C3DPO, e published: nearly r itself, and smooth at zero.
+    """
+    apart = centre(predicted, mask) - centre(target, mask)
+    squares = jnp.sum(jnp.square(apart / epsilon), axis=-1)
+    values = epsilon * (jnp.sqrt(1.0 + squares) - 1.0)
+    return safe_divide(
+        jnp.sum(values, axis=-1), jnp.sum(mask, axis=-1, dtype=values.dtype)
+    )

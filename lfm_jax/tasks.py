@@ -12,19 +12,23 @@ The 2D-only objective is L = L_2d + view_weight * L_view (normalised units):
 
 L_2d alone is minimised by Y = (x, y, 0), whatever the network knows about identity.
 L_view is not: a flat lift seen from elsewhere no longer lifts to itself.
+
+Peers learn by losses of their own, for which their networks give more than a shape.
+What they lift is posed and judged as everything else is.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lfm_jax import losses, metrics
-from lfm_jax.config import ObjectiveConfig
+from lfm_jax.config import ObjectiveConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.geometry.pose import apply_pose, fit_pose, unapply_pose
 from lfm_jax.geometry.procrustes import align_similarity, apply_alignment
 from lfm_jax.geometry.rotations import from_rotation_vector, random_rotation
 from lfm_jax.numerics import (
@@ -33,13 +37,18 @@ from lfm_jax.numerics import (
     keep,
     masked_mean,
     rms_radius,
+    safe_divide,
+    safe_sqrt,
     scaled_identity,
 )
 from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
 
 ALIGNMENTS = ("pose", "procrustes", "rotation", "none")
+TURNS = 4  # of every shape, to be undone by C3DPO
+CODE_PENALTY = 1e-3  # on the mean square of PAUL's code
 
-Apply = Callable[[PyTree, Observation, Packing | None], Float[ArrayLike, "b n 3"]]
+# (params, observation, packing) -> shape [b n 3], and more by `method`: models.Model
+Apply = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +64,36 @@ class Task:
     loss: Callable[..., dict[str, Float[ArrayLike, "b"]]]
 
 
-def build(config: ObjectiveConfig) -> Task:
+def build(config: ObjectiveConfig, network: str) -> Task:
     """The task of an objective.
 
+    Args:
+        config: what to learn by.
+        network: the name of the model.
+
     Raises:
-        LfmError: an alignment that is none.
+        LfmError: an alignment or a loss that is none, or the loss of another network.
     """
     if config.alignment not in ALIGNMENTS:
         raise LfmError(
             f"objective.alignment is {config.alignment!r}; choose "
             f"{', '.join(ALIGNMENTS)}."
         )
+    if config.name not in FROM_2D:
+        known = suggest(config.name, FROM_2D)
+        raise LfmError(f"There is no objective.name {config.name!r}{known}.")
+    if config.name not in ("lfm2d", network):
+        raise LfmError(
+            f"objective.name is {config.name!r}, which {network} cannot learn by; "
+            f"choose lfm2d, or set model.name to {config.name}."
+        )
+    if config.supervised and config.name != "lfm2d":
+        raise LfmError(
+            f"objective.name is {config.name!r}, which learns from 2D; leave "
+            "objective.supervised out."
+        )
     if not config.supervised:
-        return lfm2d_task(config)
+        return FROM_2D[config.name](config)
     learn = supervised_task if config.alignment == "pose" else lfm3d_task
     return learn(config)
 
@@ -237,6 +263,103 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
     return Task(loss)
 
 
+def deep_nrsfm_task(config: ObjectiveConfig) -> Task:
+    """|M (S C - W)| / |M W|, Deep NRSfM's, with its own orthonormal camera C [3 2].
+
+    Translation is that of the annotated points (Deep NRSfM++). There is no scale, as
+    published, so S has the size that the frame has.
+    """
+
+    def loss(apply, params, observation, packing, key):
+        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        shape, camera = apply(params, normal, method="explain")
+        image = einsum("bni,bix->bnx", shape, camera)
+        points, mask = normal.points2d, normal.annotated
+        error = safe_sqrt(losses.centred_mean_squared(image, points, mask))
+        return {"loss": safe_divide(error, rms_radius(points, mask))}
+
+    return Task(loss)
+
+
+def c3dpo_task(config: ObjectiveConfig) -> Task:
+    """C3DPO's reprojection and canonicalization losses, with weights of one.
+
+    The image is turned in its plane twice. The rotation is that of the first image and
+    the shape that of the second, so the shape cannot depend on such a turn. The turns
+    are by any angle, as published for data in all orientations. Then the shape, turned
+    in 3D about a random axis by a uniform angle, four times, has to be recovered.
+    Points that are not annotated have no loss.
+    """
+
+    def loss(apply, params, observation, packing, key):
+        keys = jax.random.split(key, 5)
+        normal, _, _ = normalise(_hide(keys[0], observation, config.hide))
+        count, mask = len(normal.category), normal.annotated
+        once = _turn_image(_roll(keys[1], count), normal)
+        twice = _turn_image(_roll(keys[2], count), once)
+        _, rotation = apply(params, once, method="factorize")
+        shape, _ = apply(params, twice, method="factorize")
+        image = einsum("bij,bnj->bni", rotation[:, :2], shape)
+        loss_2d = losses.mean_huber(image, once.points2d, mask)
+
+        shape, category, mask = (
+            jnp.concatenate([x] * TURNS) for x in (shape, normal.category, mask)
+        )
+        axis = jax.random.normal(keys[3], (len(shape), 3))
+        angle = jax.random.uniform(keys[4], (len(shape), 1), maxval=jnp.pi)
+        axis = axis / jnp.linalg.norm(axis, axis=-1, keepdims=True)
+        turned = einsum("bij,bnj->bni", from_rotation_vector(angle * axis), shape)
+        again = apply(params, turned, category, method="canonicalize")
+        loss_canonical = losses.mean_huber(again, shape, mask)
+        loss_canonical = jnp.mean(loss_canonical.reshape(TURNS, count), axis=0)
+        return {
+            "loss": loss_2d + loss_canonical,
+            "loss_2d": loss_2d,
+            "loss_canonical": loss_canonical,
+        }
+
+    return Task(loss)
+
+
+def paul_task(config: ObjectiveConfig) -> Task:
+    """PAUL's losses, all in the image's scale.
+
+    The camera is solved for (OnP): the pose that fits best, a constant for derivatives.
+    What is left is the reprojection error. S~, the observed points with the depth of
+    the posed shape, turned back by the pose, has to pass the autoencoder. Of the two
+    penalties, that on the decoder's weights is the optimiser's weight decay. Unlike the
+    published one, the pose has a scale.
+    """
+
+    def loss(apply, params, observation, packing, key):
+        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        points, mask = normal.points2d, normal.annotated
+        shape, code = apply(params, normal, method="encode")
+        pose = fit_pose(shape, points, mask)
+        posed = apply_pose(pose, shape)
+        full = complete(points, posed, normal.observed)
+        back = unapply_pose(pose, full)
+        again = apply(params, back, normal.category, method="recode")
+        loss_2d = losses.mean_squared(posed[..., :2], points, mask)
+        loss_code = losses.mean_squared(apply_pose(pose, again), full, mask)
+        penalty = jnp.mean(jnp.square(code), axis=-1)
+        return {
+            "loss": loss_2d + loss_code + CODE_PENALTY * penalty,
+            "loss_2d": loss_2d,
+            "loss_code": loss_code,
+        }
+
+    return Task(loss)
+
+
+FROM_2D = {
+    "lfm2d": lfm2d_task,
+    "deep_nrsfm": deep_nrsfm_task,
+    "c3dpo": c3dpo_task,
+    "paul": paul_task,
+}
+
+
 def reprojection_loss(
     apply: Apply, params: PyTree, observation: Observation, packing: Packing | None
 ) -> Float[ArrayLike, "b"]:
@@ -274,15 +397,23 @@ def _relift(apply, params, normal, turned, packing, key, config):
 
 def _turn(key: Key[Array, ""], labelled: Labelled) -> Labelled:
     """Turns each frame about the viewing axis at random, image and truth alike."""
-    seen, points = labelled.observation, labelled.points3d
-    angle = jax.random.uniform(key, points.shape[:1], maxval=2.0 * jnp.pi)
-    turn = from_rotation_vector(angle[:, None] * jnp.array([[0.0, 0.0, 1.0]]))
-    image = einsum("bij,bnj->bni", turn[:, :2, :2], seen.points2d)
+    turn = _roll(key, len(labelled.points3d))
     return dataclasses.replace(
         labelled,
-        observation=dataclasses.replace(seen, points2d=image),
-        points3d=einsum("bij,bnj->bni", turn, points),
+        observation=_turn_image(turn, labelled.observation),
+        points3d=einsum("bij,bnj->bni", turn, labelled.points3d),
     )
+
+
+def _roll(key: Key[Array, ""], count: int) -> Float[Array, "b 3 3"]:
+    """Rotations about the viewing axis, by any angle."""
+    angle = jax.random.uniform(key, (count, 1), maxval=2.0 * jnp.pi)
+    return from_rotation_vector(angle * jnp.array([[0.0, 0.0, 1.0]]))
+
+
+def _turn_image(turn: Float[Array, "b 3 3"], seen: Observation) -> Observation:
+    image = einsum("bij,bnj->bni", turn[:, :2, :2], seen.points2d)
+    return dataclasses.replace(seen, points2d=image)
 
 
 def _hide(key: Key[Array, ""], observation: Observation, share: float) -> Observation:

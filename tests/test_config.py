@@ -23,8 +23,9 @@ def load(name):
     return module
 
 
-LFM2D, LFM3D = load("lfm2d"), load("lfm3d")
-METHODS = {"lfm2d": (LFM2D, {}), "lfm3d": (LFM3D, LFM3D.METHOD)}
+LFM2D = load("lfm2d")
+OTHERS = {n: load(n) for n in ("lfm3d", "mlp", "deep_nrsfm", "c3dpo", "paul")}
+METHODS = {"lfm2d": (LFM2D, {}), **{n: (f, f.METHOD) for n, f in OTHERS.items()}}
 NAMED = [(name, p) for name, (file, _) in METHODS.items() for p in file.PRESETS]
 
 

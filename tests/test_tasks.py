@@ -242,7 +242,7 @@ class TestProcrustes:
             return change(jnp.concatenate([seen.points2d, depth], axis=-1))
 
         config = ObjectiveConfig(hide=0.0, supervised=True, alignment=alignment)
-        task = tasks.build(config)
+        task = tasks.build(config, "lfm2d")
         return np.asarray(
             jax.jit(lambda seen: task.loss(apply, None, seen, None, jax.random.key(0)))(
                 labelled
@@ -301,7 +301,7 @@ class TestProcrustes:
 
     def test_an_alignment_that_is_none(self):
         with pytest.raises(LfmError, match="procrustes, rotation, none"):
-            tasks.build(ObjectiveConfig(alignment="svd"))
+            tasks.build(ObjectiveConfig(alignment="svd"), "lfm2d")
 
 
 class TestLift:

@@ -55,6 +55,18 @@ def apply_pose(
     return turned + shift[..., None, :]
 
 
+def unapply_pose(
+    pose: Pose, posed: Float[ArrayLike, "*b n 3"]
+) -> Float[ArrayLike, "*b n 3"]:
+    """The shape of which `apply_pose` gives this one; zero where the scale is."""
+    shift = jnp.concatenate(
+        [pose.translation, jnp.zeros_like(pose.translation[..., :1])], axis=-1
+    )
+    turned = einsum("...ji,...nj->...ni", pose.rotation, posed - shift[..., None, :])
+    scale = jnp.broadcast_to(pose.scale[..., None, None], turned.shape)
+    return numerics.safe_divide(turned, scale)
+
+
 def fit_pose(
     shape: Float[ArrayLike, "*b n 3"],
     points2d: Float[ArrayLike, "*b n 2"],

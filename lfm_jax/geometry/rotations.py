@@ -72,6 +72,27 @@ def nearest_rotation(matrix: Float[ArrayLike, "*b 3 3"]) -> Float[ArrayLike, "*b
     return from_quaternion(numerics.largest_eigenvector(davenport))
 
 
+def nearest_frame(matrix: Float[ArrayLike, "*b 3 2"]) -> Float[ArrayLike, "*b 3 2"]:
+    """The 3 x 2 matrix with orthonormal columns that is nearest to M, without an SVD.
+
+    U V^T of the decomposition M = U S V^T, which is M A^(-1/2) with A = M^T M; the root
+    of a 2 x 2 matrix is (A + d I) / sqrt(tr A + 2 d), and d = sqrt(det A) is the length
+    of the columns' cross product. Meant to be differentiated, unlike
+    `nearest_rotation`: for columns along one line, where there is no nearest frame, the
+    result is none but finite, with its derivative. The zero matrix stays zero.
+    """
+    size = numerics.safe_sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1)))
+    size = jnp.broadcast_to(size[..., None, None], matrix.shape)
+    matrix = numerics.safe_divide(matrix, size)
+    gram = numerics.einsum("...ia,...ib->...ab", matrix, matrix)
+    trace = gram[..., 0, 0] + gram[..., 1, 1]
+    normal = jnp.cross(matrix[..., 0], matrix[..., 1])
+    root = jnp.sqrt(jnp.sum(jnp.square(normal), axis=-1) + 1e-10)
+    adjugate = numerics.scaled_identity(trace + root, 2) - gram
+    inverse = adjugate / (root * jnp.sqrt(trace + 2.0 * root))[..., None, None]
+    return numerics.einsum("...ia,...ab->...ib", matrix, inverse)
+
+
 def cross_matrix(vector: Float[ArrayLike, "*b 3"]) -> Float[ArrayLike, "*b 3 3"]:
     """[v]x, so that [v]x w = v x w."""
     x, y, z = (vector[..., i] for i in range(3))

@@ -13,13 +13,20 @@ import jax.numpy as jnp
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import lfm2d, lfm3d, mlp
+from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, paul
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
 __all__ = ["NETWORKS", "Model", "Start", "build"]
 
-NETWORKS = {"lfm2d": lfm2d.network, "lfm3d": lfm3d.network, "mlp": mlp.network}
+NETWORKS = {
+    "lfm2d": lfm2d.network,
+    "lfm3d": lfm3d.network,
+    "mlp": mlp.network,
+    "deep_nrsfm": deep_nrsfm.network,
+    "c3dpo": c3dpo.network,
+    "paul": paul.network,
+}
 
 DTYPES = ("float32", "bfloat16")
 
@@ -30,6 +37,8 @@ class Model(NamedTuple):
     Attributes:
         init: key -> params.
         apply: (params, normalised observation, packing or None) -> canonical [b n 3].
+            With `method=`, what that method of the network gives for its own inputs:
+            the losses of some methods need more than the shape.
         begin: normalised observation -> the start in the camera [b n 3], which is what
             the network adds to; None where there is no start.
     """
@@ -69,6 +78,11 @@ def build(
             f"model.dtype and model.remat are settings of lfm2d; {config.name} has "
             "neither, leave both out."
         )
+    if config.name != "lfm2d" and (config.bases or start):
+        raise LfmError(
+            f"model.bases is {config.bases!r}, and {config.name} has no start; leave "
+            "it empty."
+        )
     network = NETWORKS[config.name](config, skeletons, start)
     count = max(len(skeleton.keypoints) for skeleton in skeletons)
     example = Observation(
@@ -79,8 +93,8 @@ def build(
     )
     return Model(
         init=jax.jit(lambda key: network.init(key, example)["params"]),
-        apply=lambda params, observation, packing=None: network.apply(
-            {"params": params}, observation, packing
+        apply=lambda params, *inputs, method=None: network.apply(
+            {"params": params}, *inputs, method=method
         ),
         begin=functools.partial(network.apply, {}, method="begin") if start else None,
     )

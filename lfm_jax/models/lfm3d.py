@@ -167,10 +167,10 @@ def adjacency(skeletons: Sequence[Skeleton]) -> Bool[np.ndarray, "c n n"]:
 def network(
     config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None
 ) -> LFM3D:
-    """3D-LFM for these categories.
+    """3D-LFM for these categories; it has no start.
 
     Raises:
-        LfmError: an encoding or attention that is none, or a start.
+        LfmError: an encoding or attention that is none.
     """
     if config.encoding not in ENCODINGS:
         raise LfmError(
@@ -180,10 +180,6 @@ def network(
     if config.attention not in ATTENTION:
         raise LfmError(
             f"model.attention is {config.attention!r}; choose {', '.join(ATTENTION)}."
-        )
-    if config.bases or start:
-        raise LfmError(
-            f"model.bases is {config.bases!r}, and lfm3d has no start; leave it empty."
         )
     return LFM3D(
         width=config.width,

@@ -144,6 +144,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     # mistakes are found before minutes go into factorizing
     sharding.check_layout(config.mesh)
     models.build(config.model, training.skeletons)
+    task = tasks.build(config.objective, config.model.name)
     batches = training_batches(
         training,
         per_category=config.train.per_category,
@@ -157,7 +158,6 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
 
     mesh = sharding.make_mesh()
     model = models.build(config.model, training.skeletons, factors.start)
-    task = tasks.build(config.objective)
     init, step, abstract = place(config, model, task, len(counts), mesh)
     return Built(
         config=config,

@@ -1,0 +1,129 @@
+"""C3DPO (Novotny et al., ICCV 2019): pose and a linear code of shape, one canonical.
+
+    a, r    = heads of Phi(2D)             the factorization network
+    R       = exp([r]x),  X = B a + b      rotation, and shape in the span of a basis
+    X'      = B a' + b,   a' = Psi(X)      the canonicalization network, same basis
+
+Psi has to undo any rotation of a shape (tasks.c3dpo_task), so that of all rotated
+copies of a shape only one is ever predicted by Phi.
+
+As published for Pascal, the keypoints of all categories are laid end to end: basis and
+first layers are those of keypoints (keypoints.py), everything else is shared, the code
+too. Both networks are a linear layer and residual bottlenecks (a quarter of
+`model.width` inside, `model.layers` of them, six as published). Deviations: layer norm
+in place of batch norm, which has a state; AdamW in place of SGD.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from lfm_jax.config import ModelConfig
+from lfm_jax.geometry.rotations import from_rotation_vector
+from lfm_jax.models.keypoints import presence, read, shown, write
+from lfm_jax.models.start import Start
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
+
+
+class Encoder(nn.Module):
+    """Values at keypoints to features; also of PAUL.
+
+    Attributes:
+        width, layers: see config.ModelConfig.
+        present: which keypoints each category has.
+    """
+
+    width: int
+    layers: int
+    present: Bool[np.ndarray, "c n"]
+
+    @nn.compact
+    def __call__(
+        self, values: Float[ArrayLike, "b n f"], category: Int[ArrayLike, "b"]
+    ) -> Float[Array, "b d"]:
+        hidden = read(self, values, category)
+        return bottlenecks(hidden, self.layers)
+
+
+def bottlenecks(hidden: Float[Array, "b d"], layers: int) -> Float[Array, "b d"]:
+    """Residual blocks, each by way of d/4 features; then norm and relu."""
+    width = hidden.shape[-1]
+    for layer in range(layers):
+        inner = hidden
+        for part, size in enumerate((width // 4, width // 4, width)):
+            inner = nn.relu(nn.LayerNorm(name=f"norm_{layer}_{part}")(inner))
+            inner = nn.Dense(size, name=f"dense_{layer}_{part}")(inner)
+        hidden = hidden + inner
+    return nn.relu(nn.LayerNorm(name="norm")(hidden))
+
+
+class Basis(nn.Module):
+    """X = B a + b at the keypoints of a category, centred."""
+
+    present: Bool[np.ndarray, "c n"]
+
+    @nn.compact
+    def __call__(
+        self, code: Float[Array, "b k"], category: Int[ArrayLike, "b"], count: int
+    ) -> Float[Array, "b n 3"]:
+        return write(self, code, category, count)
+
+
+class C3DPO(nn.Module):
+    """The network; see the module's header.
+
+    Attributes:
+        width, layers, code: see config.ModelConfig.
+        present: which keypoints each category has.
+    """
+
+    width: int
+    layers: int
+    code: int
+    present: Bool[np.ndarray, "c n"]
+
+    def setup(self):
+        self.phi = Encoder(self.width, self.layers, self.present)
+        self.psi = Encoder(self.width, self.layers, self.present)
+        self.phi_code, self.psi_code = nn.Dense(self.code), nn.Dense(self.code)
+        self.turn = nn.Dense(3, kernel_init=nn.initializers.normal(0.01))
+        self.basis = Basis(self.present)
+
+    def __call__(
+        self, observation: Observation, packing: Packing | None = None
+    ) -> Float[Array, "b n 3"]:
+        """The canonical shape X."""
+        shape, _ = self.factorize(observation)
+        if self.is_initializing():
+            self.canonicalize(shape, observation.category)
+        return shape
+
+    def factorize(
+        self, observation: Observation
+    ) -> tuple[Float[Array, "b n 3"], Float[Array, "b 3 3"]]:
+        """X and R: the image is that of R X, up to a translation."""
+        category, count = observation.category, observation.points2d.shape[-2]
+        hidden = self.phi(shown(observation), category)
+        shape = self.basis(self.phi_code(hidden), category, count)
+        return shape, from_rotation_vector(self.turn(hidden))
+
+    def canonicalize(
+        self, shape: Float[ArrayLike, "b n 3"], category: Int[ArrayLike, "b"]
+    ) -> Float[Array, "b n 3"]:
+        """X' of a shape, turned in any way."""
+        code = self.psi_code(self.psi(shape, category))
+        return self.basis(code, category, shape.shape[-2])
+
+
+def network(
+    config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None
+) -> C3DPO:
+    """C3DPO for these categories; it has no start."""
+    return C3DPO(
+        width=config.width,
+        layers=config.layers,
+        code=config.code,
+        present=presence(skeletons),
+    )
