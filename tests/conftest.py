@@ -5,9 +5,14 @@
 import os
 import tempfile
 
-# Before jax is imported: two devices, so that sharding is never trivially right.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Before jax is imported: two devices, so that sharding is never trivially right; and
+# next to nothing is optimised, as most of what is compiled here runs once.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+        "--xla_backend_optimization_level=0",
+    )
 )
 
 # The same small networks are compiled by many tests, some in processes of their own:
