@@ -41,6 +41,7 @@ PRESETS = {
             "accad__human_locomotion,keypointnet__chair,nsp__cheetah,"
             "seqik__fly_front_legs,sim__bird,sim__dog,sim__shadow_hand,stacmjx__mouse"
         ),
+        "data.held_out": 200,
         "model.width": 64,
         "train.steps": 1000,
         "train.validate_every": 250,

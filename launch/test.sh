@@ -11,4 +11,5 @@ install_package "[test]"
 .venv/bin/ruff format --check .
 .venv/bin/lint-imports
 # A file stays with one process, as its tests share what was trained.
-.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+  --no-loadscope-reorder "$@"

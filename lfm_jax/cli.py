@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from lfm_jax.errors import LfmError
+from lfm_jax.options import parse_bone, parse_edges, parse_renames, parse_size
 
 DESCRIPTION = "3D skeletons from 2D keypoints of any object, learned without 3D labels."
 LIFT = """\
@@ -52,8 +53,22 @@ VIEW_EXAMPLE = """\
 example:
   lfm view walk.npz
 """
+TRAIN = """\
+Learn a category of your own from its 2D keypoints alone, so that lfm lift can lift it.
+
+FILEs hold the same keypoints of one kind of object (the kinds of file are those of lfm
+lift); the more frames from the more sides, the better. An object that is always seen
+from one side cannot be lifted: this is measured first, and said. OUT becomes the work
+directory of a run, with report.html in it; the same command goes on where it was
+stopped, and training ends by itself.
+"""
+TRAIN_EXAMPLE = """\
+example:
+  lfm train day1.csv day2.csv --name=mouse --edge Nose,Neck --out=runs/mouse
+  lfm lift day1.csv --checkpoint=runs/mouse --category=mouse --out=day1.npz
+"""
 TRAINING = """\
-training and evaluation have a command of their own:
+models of many categories are trained by a command of their own:
   python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
 """
 
@@ -77,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lfm",
         description=DESCRIPTION,
         epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n"
-        f"view, {VIEW_EXAMPLE}\n{TRAINING}",
+        f"view, {VIEW_EXAMPLE}\ntrain, {TRAIN_EXAMPLE}\n{TRAINING}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -113,11 +128,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     view.set_defaults(verb=_view)
     _add_view(view)
+    train = verbs.add_parser(
+        "train",
+        help="learn a category of your own from 2D keypoints",
+        description=TRAIN,
+        epilog=TRAIN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.set_defaults(verb=_train)
+    _add_train(train)
     return parser
 
 
 def _add_input(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("input", metavar="INPUT", help="file of 2D keypoints")
+    _add_reading(verb)
+
+
+def _add_reading(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--threshold",
         metavar="P",
@@ -191,6 +219,26 @@ def _add_view(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", metavar="FILE", nargs="+", help="file of 2D keypoints")
+    _add_reading(verb)
+    verb.add_argument("--name", required=True, help="what to call the category")
+    verb.add_argument(
+        "--edge",
+        metavar="A,B",
+        action="append",
+        default=[],
+        help="two keypoints to join by a line where they are drawn; may be repeated",
+    )
+    verb.add_argument(
+        "--anyway", action="store_true", help="train though all views are alike"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
+    verb.add_argument(
+        "--out", metavar="OUT", required=True, help="work directory of the run"
+    )
+
+
 # ------------------------------------------------------------------------------- lift
 
 
@@ -198,7 +246,7 @@ def _lift(options: argparse.Namespace) -> None:
     from lfm_jax.serve import Lifter, check_bone
     from lfm_jax.writers import check_kind
 
-    renames, bone = _renames(options.map), _bone(options.bone)
+    renames, bone = parse_renames(options.map), parse_bone(options.bone)
     out, individuals = pathlib.Path(options.out), _chosen(options)
     check_kind(out, options.up, individuals[0].fps)
     places = _places(out, individuals)
@@ -217,19 +265,19 @@ def _lift(options: argparse.Namespace) -> None:
         print(f"left out: {error}", file=sys.stderr)
 
 
-def _read(options: argparse.Namespace) -> tuple:
+def _read(file: str, options: argparse.Namespace) -> tuple:
     from lfm_jax.data.readers import THRESHOLD, read_keypoints
 
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    size = _image_size(options.image_size)
-    return read_keypoints(options.input, threshold=threshold, image_size=size)
+    size = parse_size(options.image_size)
+    return read_keypoints(file, threshold=threshold, image_size=size)
 
 
 def _chosen(options: argparse.Namespace) -> list:
     """The individuals to lift, with the frame rate that is known of them."""
     from lfm_jax.config import suggest
 
-    individuals = list(_read(options))
+    individuals = list(_read(options.input, options))
     names = [one.individual for one in individuals]
     if options.individual is not None:
         if options.individual not in names:
@@ -289,46 +337,7 @@ def _scaling(lifted, bone: tuple[str, str] | None) -> str:
     )
 
 
-# ---------------------------------------------------------------------------- options
-
-
-def _renames(pairs: Sequence[str]) -> dict[str, str]:
-    renames = {}
-    for pair in pairs:
-        theirs, equals, ours = pair.partition("=")
-        if not (theirs and equals and ours):
-            raise LfmError(f"--map {pair} is not of the form theirs=ours.")
-        if theirs in renames:
-            raise LfmError(f"--map names '{theirs}' twice: keep one.")
-        renames[theirs] = ours
-    return renames
-
-
-def _bone(option: str | None) -> tuple[tuple[str, str], float, str] | None:
-    """Two keypoints, their distance and its unit."""
-    if option is None:
-        return None
-    match = re.fullmatch(r"([^,=]+),([^,=]+)=([0-9.eE+-]+) ?(mm|cm|m|)", option)
-    try:
-        length = float(match[3])
-    except (TypeError, ValueError):
-        length = 0.0
-    if not 0 < length < float("inf"):
-        raise LfmError(
-            f"--bone {option} is not of the form A,B=LENGTH, such as Hip,Knee=120mm."
-        )
-    return (match[1], match[2]), length, match[4] or "mm"
-
-
-def _image_size(option: str | None) -> tuple[int, int] | None:
-    if option is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", option)
-    if not match:
-        raise LfmError(
-            f"--image-size {option} is not of the form WIDTHxHEIGHT, such as 1920x1080."
-        )
-    return int(match[1]), int(match[2])
+# ---------------------------------------------------------------------------- summary
 
 
 def _summary(lifted, frames: int) -> str:
@@ -381,7 +390,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from lfm_jax.skeleton_io import read_skeletons
     from lfm_jax.workdir import SKELETONS
 
-    individuals = _read(options)
+    individuals = _read(options.input, options)
     lines = [f"file: {options.input}", *describe(individuals)]
     if options.checkpoint is not None:
         known, _ = read_skeletons(pathlib.Path(options.checkpoint) / SKELETONS)
@@ -411,3 +420,27 @@ def _view(options: argparse.Namespace) -> None:
     print(f"written to {out}")
     if not (options.rerun or options.no_open):
         webbrowser.open(out.resolve().as_uri())
+
+
+# ------------------------------------------------------------------------------ train
+
+
+def _train(options: argparse.Namespace) -> None:
+    from lfm_jax.data.collect import collect
+    from lfm_jax.own import check_views, measure_views, train_own
+
+    individuals = [one for file in options.files for one in _read(file, options)]
+    category = collect(individuals, options.name, parse_edges(options.edge))
+    spread = measure_views(category)
+    print(
+        f"{len(category.sequence)} frames in {len(individuals)} clips, "
+        f"{len(category.keypoints)} keypoints; views differ by {spread:.0f} degrees",
+        flush=True,
+    )
+    if not options.anyway:
+        check_views(spread)
+    train_own(pathlib.Path(options.out), category, options.seed)
+    print(
+        f"lift with: lfm lift FILE --checkpoint={options.out} "
+        f"--category={options.name} --out=OUT.npz"
+    )

@@ -16,7 +16,10 @@ from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
 SHARES = ("objective.hide", "optim.warmup", "optim.average")
-FROM_ZERO = ("seed", "data.view_seed", "model.neighbours")
+FROM_ZERO = (
+    *("seed", "data.held_out", "data.view_seed", "model.neighbours"),
+    "train.patience",
+)
 POSITIVE = ("data.share", "optim.learning_rate", "optim.clip", "model.sigma")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring = 4, 200  # split.json has lists of thousands
@@ -30,6 +33,8 @@ class DataConfig:
         dir: folder of keypoint archives (docs/data.md); empty means the embedded zoo.
         only: comma-separated category names to keep; empty means all.
         share: of the training frames of each category, evenly spaced.
+        held_out: at most so many validation and test frames of each category, evenly
+            spaced: sweeps over many runs are judged sooner; 0 for all.
         camera: family of the cameras that make 2D from 3D: orthographic, static,
             orbit, upright, perspective or real.
         view_seed: seed of those cameras; not the training seed, so that every run
@@ -39,6 +44,7 @@ class DataConfig:
     dir: str = ""
     only: str = ""
     share: float = 1.0
+    held_out: int = 0
     camera: str = "orthographic"
     view_seed: int = 0
 
@@ -143,12 +149,15 @@ class TrainConfig:
         per_category: shapes of every category in a step (category-balanced).
         microbatches: equal parts of a step that are computed one after the other, for
             less memory; divides per_category.
+        patience: end before `steps` when the validation loss of so many validations
+            in a row was no lower than before them; 0 never.
         log_every, validate_every, checkpoint_every: in steps.
     """
 
     steps: int = 150
     per_category: int = 3
     microbatches: int = 1
+    patience: int = 0
     log_every: int = 20
     validate_every: int = 100
     checkpoint_every: int = 100

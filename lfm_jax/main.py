@@ -42,23 +42,9 @@ def main(arguments: Sequence[str]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     results = train_and_evaluate(config, _WORKDIR.value, _MODE.value)
     if results is not None:
-        report(results, pathlib.Path(_WORKDIR.value))
+        from lfm_jax.viz.report import report_run
 
-
-def report(results, workdir: pathlib.Path) -> None:
-    """Draws the results of a run into its report.html."""
-    from lfm_jax import metrics_io
-    from lfm_jax.viz.report import collect_frames, write_report
-
-    data, skeletons = results.dataset.evaluation, results.dataset.training.skeletons
-    write_report(
-        workdir / "report.html",
-        eval_json=results.numbers,
-        metrics=metrics_io.read_metrics(workdir / "metrics.jsonl"),
-        frames=collect_frames(results.predict, data, skeletons, results.errors),
-        skeletons=skeletons,
-    )
-    print(f"report: {workdir.resolve() / 'report.html'}")
+        report_run(results, pathlib.Path(_WORKDIR.value))
 
 
 def parse_flags(arguments: Sequence[str]) -> list[str]:

@@ -39,11 +39,14 @@ class MetricsWriter:
     Args:
         path: the file; made if missing.
         step: the step the run goes on from; later lines are dropped.
+
+    Attributes:
+        kept: the lines up to that step.
     """
 
     def __init__(self, path: pathlib.Path, step: int):
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.kept = [line for line in read_metrics(path) if line["step"] <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in self.kept))
         self._path = path
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -37,3 +37,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Grain defines absl flags and reads them; there is no app.run in a test.
 flags.FLAGS.mark_as_parsed()
+
+# Files of minutes, which come first: two processes then end about together.
+LONG = ("loop", "factorization", "sweep", "start", "main", "own", "models", "kill")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.stem.removeprefix("test_")
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=place)

@@ -15,10 +15,10 @@ from lfm_jax.checkpoint import Checkpoints, read_weights
 from lfm_jax.config import Config, TrainConfig
 from lfm_jax.data.archive import Category, read_category, write_category
 from lfm_jax.errors import LfmError
-from lfm_jax.main import report
 from lfm_jax.metrics_io import MetricsWriter, read_metrics
 from lfm_jax.serve import Lifter
 from lfm_jax.train import loop
+from lfm_jax.viz.report import report_run
 from lfm_jax.workdir import CONFIG, SKELETONS, claim, write_json
 
 STEPS = 20
@@ -239,7 +239,7 @@ def test_images_alone_are_enough(config, archive, tmp_path):
     assert results.numbers["mean"]["reprojection"] > 0.0
     for entry in results.numbers["categories"].values():
         assert entry["depth_sign"] == "undetermined" and "ne_lifted" not in entry
-    report(results, tmp_path / "run")
+    report_run(results, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -266,6 +266,22 @@ def test_published_networks_train_without_a_start(config, name, objective, tmp_p
     )
     expected = results.predict(part.observation).lifted
     np.testing.assert_allclose(lifted.points3d, expected, atol=1e-4)
+
+
+def test_without_patience_left_training_ends_and_does_not_go_on(config, tmp_path):
+    """What does not move gains nothing: the second validation is the last."""
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, bases=""),
+        optim=dataclasses.replace(config.optim, learning_rate=1e-30),
+        train=dataclasses.replace(config.train, validate_every=2, patience=1),
+    )
+    first = loop.train_and_evaluate(config, str(tmp_path))
+    assert first.numbers["step"] == 4 < STEPS
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    again = loop.train_and_evaluate(config, str(tmp_path))
+    assert again.numbers == first.numbers
+    assert (tmp_path / "metrics.jsonl").read_text() == lines
 
 
 def test_an_unknown_mode(config, tmp_path):

@@ -1,8 +1,8 @@
 """Where the correspondence encoding enters, by depth, in the published network.
 
 Without a start: a start knows every keypoint by name, whatever the encoding. The first
-runs are three seeds of each; then one seed of other places, of other depths, and of
-L_2d alone with the image let in from zero and, as published, at once.
+runs are three seeds of each; then one seed of other places, of other depths, of queries
+and keys alone, and of the image let in at once, as published, with L_view and without.
 """
 
 import itertools
@@ -26,7 +26,11 @@ PLACES = ("none", "input", "every")
 RUNS = [
     *(_run(place, seed=seed) for place, seed in itertools.product(PLACES, range(3))),
     *(_run(place) for place in ("first_last", "every_2")),
-    *(_run("every", values=False, seed=seed) for seed in range(3)),
+    *(
+        _run("every", values=False, gate=gate, seed=seed)
+        for gate, seed in itertools.product((True, False), range(3))
+    ),
+    *(_run(place, gate=False, seed=seed) for place in PLACES for seed in range(3)),
     *(
         _run(place, weight=0.0, gate=gate, seed=seed)
         for gate, place, seed in itertools.product(

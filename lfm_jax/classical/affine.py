@@ -271,7 +271,10 @@ def _filled(points, mask):
 def _motions(points, mask, shape):
     """Of every frame motion and translation [2 4], and what they leave [n 2]."""
     moved, inverse = _shown(mask, shape)
-    motion = inverse @ (moved.swapaxes(1, 2) @ points)
+    solve = inverse @ moved.swapaxes(1, 2)
+    motion = solve @ points
+    # once more: what is added to the Gram matrix shifts points near a plane
+    motion = motion + solve @ np.where(mask[..., None], points - moved @ motion, 0)
     return motion.swapaxes(1, 2), np.where(mask[..., None], points - moved @ motion, 0)
 
 

@@ -161,7 +161,10 @@ def _see(category, category_id, config) -> _Seen | str:
     rows = split.split_rows(category.name, category.sequence, category.specimen)
     parts = {part: getattr(rows, part) for part in ("train", "validation", "test")}
     kept = {part: chosen[usable[chosen]] for part, chosen in parts.items()}
-    kept["train"] = _spaced(kept["train"], config.share)
+    kept["train"] = _spaced(kept["train"], math.ceil(config.share * len(kept["train"])))
+    if config.held_out:
+        for part in ("validation", "test"):
+            kept[part] = _spaced(kept[part], config.held_out)
     for part, chosen in kept.items():
         if not len(chosen):
             return f"all {part} frames have {few}"
@@ -169,9 +172,9 @@ def _see(category, category_id, config) -> _Seen | str:
     return _Seen(category, view, split.Split(rows.rule, **kept), dropped)
 
 
-def _spaced(rows, share):
-    """So many of the rows, evenly spaced; one at the least."""
-    few = math.ceil(share * len(rows))
+def _spaced(rows, most):
+    """At most so many of the rows, evenly spaced."""
+    few = min(most, len(rows))
     return rows[np.arange(few) * len(rows) // max(few, 1)]
 
 

@@ -43,7 +43,7 @@ from lfm_jax.train.evaluate import (
 from lfm_jax.train.optim import learning_rate, make_optimizer
 from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
-from lfm_jax.train.stopping import stop_request
+from lfm_jax.train.stopping import plateau, stop_request
 from lfm_jax.train.table import results_table
 from lfm_jax.train.watch import Watch
 from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
@@ -59,6 +59,7 @@ from lfm_jax.workdir import (
 
 MODES = ("train_and_eval", "train", "eval")
 VALIDATION = 8  # frames of every category in the validation loss
+HELD_OUT = "validation_loss_2d"  # what metrics.jsonl calls it
 
 _log = logging.getLogger(__name__)
 
@@ -261,9 +262,12 @@ def restore(built: Built, checkpoints: Checkpoints) -> Standing:
 
 
 def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
-    """All steps that are left."""
+    """All steps that are left, or as many as validation wants (`train.patience`)."""
     config, state, batches = built.config.train, start.state, start.batches
     metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step)
+    validated = [line[HELD_OUT] for line in metrics.kept if HELD_OUT in line]
+    if plateau(validated, config.patience):
+        return start
     progress = Progress(start.step, config.steps)
     watch = _watch(built)
     with stop_request() as stop, contextlib.closing(progress):
@@ -272,9 +276,12 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
             # iterator is then never ahead of the saved state.
             fresh = step > start.step
             if fresh and step % config.validate_every == 0:
-                loss = float(built.validate(state.averaged))
-                metrics.write(step, {"validation_loss_2d": loss})
+                validated.append(float(built.validate(state.averaged)))
+                metrics.write(step, {HELD_OUT: validated[-1]})
                 progress.pause(step)
+                if plateau(validated, config.patience):
+                    _log.info("validation gains nothing more: ended at step %d", step)
+                    return Standing(step, state, batches)
             if stop or (fresh and step % config.checkpoint_every == 0):
                 checkpoints.save(step, state, batches)
                 progress.pause(step)

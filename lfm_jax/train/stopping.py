@@ -1,10 +1,13 @@
-"""Ctrl-C and SIGTERM as a request that the loop heeds between two steps."""
+"""When training ends early: when it is asked to, or has nothing more to gain.
+
+Ctrl-C and SIGTERM are a request that the loop heeds between two steps.
+"""
 
 import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -37,3 +40,14 @@ def stop_request() -> Iterator[list[int]]:
         yield requests
     finally:
         restore_handlers()
+
+
+def plateau(losses: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` losses were no lower than the best before them.
+
+    Args:
+        losses: of all validations so far, in their order.
+        patience: 0 for never.
+    """
+    before = losses[: len(losses) - patience]
+    return bool(patience and before) and min(losses) >= min(before)

@@ -26,6 +26,8 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import metrics, workdir
 from lfm_jax.data.dataset import EvaluationData
+from lfm_jax.metrics_io import read_metrics
+from lfm_jax.train.loop import Results
 from lfm_jax.train.table import COLUMNS, cell
 from lfm_jax.types import Labelled, Observation, Prediction, Skeleton
 
@@ -125,6 +127,19 @@ def _frames(predict, skeleton, shown, ranks, rows, values) -> list[ReportFrame]:
         )
         for i, rank in enumerate(ranks)
     ]
+
+
+def report_run(results: Results, folder: pathlib.Path) -> None:
+    """Draws what a run came to into the report.html of its work directory."""
+    data, skeletons = results.dataset.evaluation, results.dataset.training.skeletons
+    write_report(
+        folder / "report.html",
+        eval_json=results.numbers,
+        metrics=read_metrics(folder / "metrics.jsonl"),
+        frames=collect_frames(results.predict, data, skeletons, results.errors),
+        skeletons=skeletons,
+    )
+    print(f"report: {folder.resolve() / 'report.html'}")
 
 
 def write_report(
