@@ -19,7 +19,10 @@ setuptools.setup(
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["lfm_jax", "lfm_jax.*"]),
     package_data={
-        "lfm_jax": ["py.typed", "data/builders/*/*", "viz/*.html", "viz/*.js"]
+        "lfm_jax": [
+            *("py.typed", "data/builders/*/*", "viz/*.html", "viz/*.js"),
+            "weights/**/*",
+        ]
     },
     python_requires=">=3.11",
     # Lower bounds only: what is known to be too old, not what might break one day.
@@ -46,9 +49,11 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "sleap": ["sleap-io>=0.9"],  # reads .slp; brings half a gigabyte along
         "c3d": ["ezc3d>=1.7"],  # writes .c3d
+        # lfm export: weights for other programs, and lifting as a program
+        "export": ["flatbuffers>=25.0", "safetensors>=0.5"],
         "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
         "test": [
-            "lfm_jax[c3d,sleap]",
+            "lfm_jax[c3d,export,sleap]",
             "beartype>=0.19",
             "hypothesis>=6.100",
             "import-linter>=2.0",

@@ -7,6 +7,8 @@ Presets state what differs from the defaults in lfm_jax/config.py:
     (none)      the embedded zoo, at a size for two CPU cores
     archive     a folder of keypoint archives, trained longer; name it with
                 --config.data.dir=DIR
+    release     the zoo and those archives whose licence allows to pass on what was
+                learned from them: the weights that come with the package
     base        about 25 M parameters, for accelerators
     supervised  learns from 3D labels: the yardstick of what 2D alone reaches
     ablation    eight categories of the archive and a narrow network: for sweeps
@@ -22,6 +24,19 @@ from lfm_jax import config
 
 PRESETS = {
     "archive": {"data.dir": "--config.data.dir", "train.steps": 250},
+    "release": {
+        "data.dir": "--config.data.dir",
+        "data.zoo": True,
+        "data.only": (
+            "btk__human_gait_pig,handembodiment__human_hand,motionimitation__dog,"
+            "pyomeca__human_upper_limb,seqik__fly_front_legs,stacmjx__mouse,"
+            "vertebral__reptile_vertebra,sim__baxter,sim__bird,sim__dog,sim__fruitfly,"
+            "sim__gr1,sim__inspire_hand,sim__panda,sim__quadruped,sim__rodent,"
+            "sim__shadow_hand,sim__tiago"
+        ),
+        "data.held_out": 200,
+        "train.steps": 150,
+    },
     "base": {
         "model.width": 512,
         "model.layers": 8,

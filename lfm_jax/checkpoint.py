@@ -150,6 +150,15 @@ class Weights:
     depth_sign: Float[np.ndarray, "c"]
 
 
+def write_weights(directory: pathlib.Path, weights: Weights) -> None:
+    """A `checkpoints/` folder with nothing but these, for `read_weights`."""
+    path = directory.absolute() / str(weights.step)
+    state = {"averaged": weights.params, "depth_sign": weights.depth_sign}
+    with _quiet():
+        ocp.save_checkpointables(path, {"state": state})
+    write_json(path / DIGESTS, _digests(path))
+
+
 def read_weights(directory: pathlib.Path) -> Weights:
     """The newest weights in a `checkpoints/` folder, without the optimiser's state.
 

@@ -14,70 +14,20 @@ import sys
 from collections.abc import Sequence
 
 from lfm_jax.errors import LfmError
-from lfm_jax.options import parse_bone, parse_edges, parse_renames, parse_size
-
-DESCRIPTION = "3D skeletons from 2D keypoints of any object, learned without 3D labels."
-LIFT = """\
-Lift 2D keypoints to 3D with a trained model.
-
-INPUT holds 2D keypoints: DeepLabCut (.csv, .h5), SLEAP (.slp, .h5), COCO or MediaPipe
-(.json), NWB (.nwb), a plain table (.csv) or a keypoint archive (.npz). Its keypoints
-are matched to those of the category by name, in any order; keypoints that it lacks are
-predicted from the others. Frames with fewer than 4 visible points are left out and
-counted. OUT is .npz (everything), .csv (the table of Anipose), .trc or .c3d; several
-individuals become several files, OUT with _NAME before its suffix. Frame: x right and
-y down as in the image, z away from the camera. Lengths are in the units of the input
-unless --bone gives a scale. docs/files.md has the details.
-"""
-LIFT_EXAMPLE = """\
-example:
-  lfm lift walk.csv --checkpoint=runs/lfm2d --category=dog \\
-      --map snout=Nose --map tail=TailBase --bone Hip,Knee=120mm --out=walk.npz
-"""
-INSPECT = """\
-Say what a file of 2D keypoints holds: its kind, individuals, frames, keypoints, and how
-much of each is missing. With --checkpoint, guess by the names of the keypoints which
-category of that model they are of.
-"""
-INSPECT_EXAMPLE = """\
-example:
-  lfm inspect walk.csv --checkpoint=runs/lfm2d
-"""
-VIEW = """\
-Look at what lfm lift wrote as .npz: 2D beside 3D, frame by frame, coloured by
-confidence. Writes one page that needs no network, beside FILE or to --out, and opens
-it. Several files of the same keypoints (individuals, or other models) can be chosen in
-the page and compared, as two are from the beginning: both centred and equally large.
-"""
-VIEW_EXAMPLE = """\
-example:
-  lfm view walk.npz
-"""
-TRAIN = """\
-Learn a category of your own from its 2D keypoints alone, so that lfm lift can lift it.
-
-FILEs hold the same keypoints of one kind of object (the kinds of file are those of lfm
-lift); the more frames from the more sides, the better. An object that is always seen
-from one side cannot be lifted: this is measured first, and said. OUT becomes the work
-directory of a run, with report.html in it; the same command goes on where it was
-stopped, and training ends by itself.
-"""
-TRAIN_EXAMPLE = """\
-example:
-  lfm train day1.csv day2.csv --name=mouse --edge Nose,Neck --out=runs/mouse
-  lfm lift day1.csv --checkpoint=runs/mouse --category=mouse --out=day1.npz
-"""
-TRAINING = """\
-models of many categories are trained by a command of their own:
-  python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
-"""
+from lfm_jax.options import (
+    make_parser,
+    parse_bone,
+    parse_edges,
+    parse_renames,
+    parse_size,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; the exit status is 2 where the input is at fault."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
-        options.verb(options)
+        VERBS[options.verb](options)
     except LfmError as error:
         print(f"lfm: {error}", file=sys.stderr)
         return 2
@@ -87,170 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lfm",
-        description=DESCRIPTION,
-        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n"
-        f"view, {VIEW_EXAMPLE}\ntrain, {TRAIN_EXAMPLE}\n{TRAINING}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    lift = verbs.add_parser(
-        "lift",
-        help="lift 2D keypoints of a file to 3D with a trained model",
-        description=LIFT,
-        epilog=LIFT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    lift.set_defaults(verb=_lift)
-    _add_input(lift)
-    _add_model(lift)
-    _add_output(lift)
-    inspect = verbs.add_parser(
-        "inspect",
-        help="say what a file of 2D keypoints holds",
-        description=INSPECT,
-        epilog=INSPECT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    inspect.set_defaults(verb=_inspect)
-    _add_input(inspect)
-    inspect.add_argument(
-        "--checkpoint", metavar="DIR", help="work directory of a run, to guess from"
-    )
-    view = verbs.add_parser(
-        "view",
-        help="look at lifted keypoints in a browser",
-        description=VIEW,
-        epilog=VIEW_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    view.set_defaults(verb=_view)
-    _add_view(view)
-    train = verbs.add_parser(
-        "train",
-        help="learn a category of your own from 2D keypoints",
-        description=TRAIN,
-        epilog=TRAIN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    train.set_defaults(verb=_train)
-    _add_train(train)
-    return parser
-
-
-def _add_input(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("input", metavar="INPUT", help="file of 2D keypoints")
-    _add_reading(verb)
-
-
-def _add_reading(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--threshold",
-        metavar="P",
-        type=float,
-        help="points less likely than this count as missing (default: 0.6)",
-    )
-    verb.add_argument(
-        "--image-size",
-        metavar="WIDTHxHEIGHT",
-        help="pixels of the image, where coordinates are shares of it (MediaPipe)",
-    )
-
-
-def _add_model(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--checkpoint", metavar="DIR", required=True, help="work directory of a run"
-    )
-    verb.add_argument(
-        "--category", metavar="NAME", required=True, help="what the keypoints are of"
-    )
-    verb.add_argument(
-        "--map",
-        metavar="THEIRS=OURS",
-        action="append",
-        default=[],
-        help="a keypoint of INPUT and what the category calls it; may be repeated",
-    )
-    verb.add_argument(
-        "--individual", metavar="NAME", help="lift only this one of several"
-    )
-
-
-def _add_output(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--bone",
-        metavar="A,B=LENGTH",
-        help="the true distance of two keypoints of the category, in mm (or 12cm, "
-        "0.12m): scales so that their median distance is that",
-    )
-    verb.add_argument(
-        "--fps",
-        metavar="RATE",
-        type=float,
-        help="frames per second, where INPUT does not say; .trc and .c3d need it",
-    )
-    verb.add_argument(
-        "--up",
-        choices=("y", "z"),
-        default="",
-        help="turn a .csv, .trc or .c3d so that this axis points up in the image",
-    )
-    verb.add_argument(
-        "--out", metavar="OUT", required=True, help="file to write, by its suffix"
-    )
-
-
-def _add_view(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "files", metavar="FILE", nargs="+", help=".npz that lfm lift wrote"
-    )
-    verb.add_argument(
-        "--out", metavar="OUT", help="file to write (default: FILE with its suffix)"
-    )
-    verb.add_argument(
-        "--rerun",
-        action="store_true",
-        help="write a recording for rerun (.rrd) instead of the page",
-    )
-    verb.add_argument(
-        "--no-open", action="store_true", help="write the page, but open no browser"
-    )
-
-
-def _add_train(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("files", metavar="FILE", nargs="+", help="file of 2D keypoints")
-    _add_reading(verb)
-    verb.add_argument("--name", required=True, help="what to call the category")
-    verb.add_argument(
-        "--edge",
-        metavar="A,B",
-        action="append",
-        default=[],
-        help="two keypoints to join by a line where they are drawn; may be repeated",
-    )
-    verb.add_argument(
-        "--anyway", action="store_true", help="train though all views are alike"
-    )
-    verb.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
-    verb.add_argument(
-        "--out", metavar="OUT", required=True, help="work directory of the run"
-    )
-
-
 # ------------------------------------------------------------------------------- lift
 
 
 def _lift(options: argparse.Namespace) -> None:
-    from lfm_jax.serve import Lifter, check_bone
+    from lfm_jax.release import load
+    from lfm_jax.serve import check_bone
     from lfm_jax.writers import check_kind
 
     renames, bone = parse_renames(options.map), parse_bone(options.bone)
     out, individuals = pathlib.Path(options.out), _chosen(options)
     check_kind(out, options.up, individuals[0].fps)
     places = _places(out, individuals)
-    lifter = Lifter.from_workdir(options.checkpoint)
+    lifter = load(options.checkpoint)
     if bone is not None:
         check_bone(lifter.skeleton(options.category), bone[0])
     failed = []
@@ -387,14 +186,14 @@ def _trust(lifted) -> str:
 
 def _inspect(options: argparse.Namespace) -> None:
     from lfm_jax.inspection import describe, guess
+    from lfm_jax.release import find
     from lfm_jax.skeleton_io import read_skeletons
     from lfm_jax.workdir import SKELETONS
 
     individuals = _read(options.input, options)
     lines = [f"file: {options.input}", *describe(individuals)]
-    if options.checkpoint is not None:
-        known, _ = read_skeletons(pathlib.Path(options.checkpoint) / SKELETONS)
-        lines.append(guess(individuals, known))
+    known, _ = read_skeletons(find(options.checkpoint) / SKELETONS)
+    lines.append(guess(individuals, known))
     print("\n".join(lines))
 
 
@@ -444,3 +243,24 @@ def _train(options: argparse.Namespace) -> None:
         f"lift with: lfm lift FILE --checkpoint={options.out} "
         f"--category={options.name} --out=OUT.npz"
     )
+
+
+# ----------------------------------------------------------------------------- export
+
+
+def _export(options: argparse.Namespace) -> None:
+    from lfm_jax.release import write_release
+
+    out = pathlib.Path(options.out)
+    write_release(pathlib.Path(options.run), out)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"written to {out}, {size / 1e6:.1f} MB")
+
+
+VERBS = {
+    "lift": _lift,
+    "inspect": _inspect,
+    "view": _view,
+    "train": _train,
+    "export": _export,
+}

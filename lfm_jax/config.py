@@ -31,7 +31,9 @@ class DataConfig:
 
     Attributes:
         dir: folder of keypoint archives (docs/data.md); empty means the embedded zoo.
-        only: comma-separated category names to keep; empty means all.
+        zoo: with a folder, the whole zoo besides.
+        only: comma-separated category names to keep, of the folder if there is one;
+            empty means all.
         share: of the training frames of each category, evenly spaced.
         held_out: at most so many validation and test frames of each category, evenly
             spaced: sweeps over many runs are judged sooner; 0 for all.
@@ -42,6 +44,7 @@ class DataConfig:
     """
 
     dir: str = ""
+    zoo: bool = False
     only: str = ""
     share: float = 1.0
     held_out: int = 0

@@ -1,9 +1,251 @@
-"""Options of the `lfm` command that are more than a word: from text to values."""
+"""What the `lfm` command takes: its verbs, their options, and options that are more
+than a word."""
 
+import argparse
 import re
 from collections.abc import Sequence
 
 from lfm_jax.errors import LfmError
+
+DEFAULT = "lfm2d-small"  # what `lfm_jax.load` loads too
+DESCRIPTION = "3D skeletons from 2D keypoints of any object, learned without 3D labels."
+LIFT = """\
+Lift 2D keypoints to 3D with a trained model.
+
+INPUT holds 2D keypoints: DeepLabCut (.csv, .h5), SLEAP (.slp, .h5), COCO or MediaPipe
+(.json), NWB (.nwb), a plain table (.csv) or a keypoint archive (.npz). Its keypoints
+are matched to those of the category by name, in any order; keypoints that it lacks are
+predicted from the others. Frames with fewer than 4 visible points are left out and
+counted. OUT is .npz (everything), .csv (the table of Anipose), .trc or .c3d; several
+individuals become several files, OUT with _NAME before its suffix. Frame: x right and
+y down as in the image, z away from the camera. Lengths are in the units of the input
+unless --bone gives a scale. docs/files.md has the details.
+"""
+LIFT_EXAMPLE = """\
+example:
+  lfm lift walk.csv --checkpoint=runs/lfm2d --category=dog \\
+      --map snout=Nose --map tail=TailBase --bone Hip,Knee=120mm --out=walk.npz
+"""
+INSPECT = """\
+Say what a file of 2D keypoints holds: its kind, individuals, frames, keypoints, and how
+much of each is missing; and guess by the names of the keypoints which category of the
+model they are of.
+"""
+INSPECT_EXAMPLE = """\
+example:
+  lfm inspect walk.csv --checkpoint=runs/lfm2d
+"""
+VIEW = """\
+Look at what lfm lift wrote as .npz: 2D beside 3D, frame by frame, coloured by
+confidence. Writes one page that needs no network, beside FILE or to --out, and opens
+it. Several files of the same keypoints (individuals, or other models) can be chosen in
+the page and compared, as two are from the beginning: both centred and equally large.
+"""
+VIEW_EXAMPLE = """\
+example:
+  lfm view walk.npz
+"""
+TRAIN = """\
+Learn a category of your own from its 2D keypoints alone, so that lfm lift can lift it.
+
+FILEs hold the same keypoints of one kind of object (the kinds of file are those of lfm
+lift); the more frames from the more sides, the better. An object that is always seen
+from one side cannot be lifted: this is measured first, and said. OUT becomes the work
+directory of a run, with report.html in it; the same command goes on where it was
+stopped, and training ends by itself.
+"""
+TRAIN_EXAMPLE = """\
+example:
+  lfm train day1.csv day2.csv --name=mouse --edge Nose,Neck --out=runs/mouse
+  lfm lift day1.csv --checkpoint=runs/mouse --category=mouse --out=day1.npz
+"""
+EXPORT = """\
+Make a release of a run: a folder that lifts like it and is much smaller. Besides what
+lfm lift reads, it holds the weights as safetensors and lifting as one StableHLO
+program, which runs with JAX alone. Needs pip install 'lfm_jax[export]'.
+"""
+EXPORT_EXAMPLE = """\
+example:
+  lfm export runs/mouse --out=mouse
+"""
+TRAINING = """\
+models of many categories are trained by a command of their own:
+  python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every verb with what it takes; `verb` is the name of the one chosen."""
+    parser = argparse.ArgumentParser(
+        prog="lfm",
+        description=DESCRIPTION,
+        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n"
+        f"view, {VIEW_EXAMPLE}\ntrain, {TRAIN_EXAMPLE}\n"
+        f"export, {EXPORT_EXAMPLE}\n{TRAINING}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    lift = verbs.add_parser(
+        "lift",
+        help="lift 2D keypoints of a file to 3D with a trained model",
+        description=LIFT,
+        epilog=LIFT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    lift.set_defaults(verb="lift")
+    _add_input(lift)
+    _add_model(lift)
+    _add_output(lift)
+    inspect = verbs.add_parser(
+        "inspect",
+        help="say what a file of 2D keypoints holds",
+        description=INSPECT,
+        epilog=INSPECT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inspect.set_defaults(verb="inspect")
+    _add_input(inspect)
+    inspect.add_argument(
+        "--checkpoint",
+        metavar="MODEL",
+        default=DEFAULT,
+        help="what to guess from, as for lfm lift",
+    )
+    view = verbs.add_parser(
+        "view",
+        help="look at lifted keypoints in a browser",
+        description=VIEW,
+        epilog=VIEW_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    view.set_defaults(verb="view")
+    _add_view(view)
+    train = verbs.add_parser(
+        "train",
+        help="learn a category of your own from 2D keypoints",
+        description=TRAIN,
+        epilog=TRAIN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.set_defaults(verb="train")
+    _add_train(train)
+    export = verbs.add_parser(
+        "export",
+        help="hand on what was trained",
+        description=EXPORT,
+        epilog=EXPORT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.set_defaults(verb="export")
+    export.add_argument("run", metavar="RUN", help="work directory of a run")
+    export.add_argument("--out", metavar="OUT", required=True, help="folder to make")
+    return parser
+
+
+def _add_input(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("input", metavar="INPUT", help="file of 2D keypoints")
+    _add_reading(verb)
+
+
+def _add_reading(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--threshold",
+        metavar="P",
+        type=float,
+        help="points less likely than this count as missing (default: 0.6)",
+    )
+    verb.add_argument(
+        "--image-size",
+        metavar="WIDTHxHEIGHT",
+        help="pixels of the image, where coordinates are shares of it (MediaPipe)",
+    )
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkpoint",
+        metavar="MODEL",
+        default=DEFAULT,
+        help="work directory of a run, or a release (default: the one that comes with "
+        "the package)",
+    )
+    verb.add_argument(
+        "--category", metavar="NAME", required=True, help="what the keypoints are of"
+    )
+    verb.add_argument(
+        "--map",
+        metavar="THEIRS=OURS",
+        action="append",
+        default=[],
+        help="a keypoint of INPUT and what the category calls it; may be repeated",
+    )
+    verb.add_argument(
+        "--individual", metavar="NAME", help="lift only this one of several"
+    )
+
+
+def _add_output(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--bone",
+        metavar="A,B=LENGTH",
+        help="the true distance of two keypoints of the category, in mm (or 12cm, "
+        "0.12m): scales so that their median distance is that",
+    )
+    verb.add_argument(
+        "--fps",
+        metavar="RATE",
+        type=float,
+        help="frames per second, where INPUT does not say; .trc and .c3d need it",
+    )
+    verb.add_argument(
+        "--up",
+        choices=("y", "z"),
+        default="",
+        help="turn a .csv, .trc or .c3d so that this axis points up in the image",
+    )
+    verb.add_argument(
+        "--out", metavar="OUT", required=True, help="file to write, by its suffix"
+    )
+
+
+def _add_view(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "files", metavar="FILE", nargs="+", help=".npz that lfm lift wrote"
+    )
+    verb.add_argument(
+        "--out", metavar="OUT", help="file to write (default: FILE with its suffix)"
+    )
+    verb.add_argument(
+        "--rerun",
+        action="store_true",
+        help="write a recording for rerun (.rrd) instead of the page",
+    )
+    verb.add_argument(
+        "--no-open", action="store_true", help="write the page, but open no browser"
+    )
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", metavar="FILE", nargs="+", help="file of 2D keypoints")
+    _add_reading(verb)
+    verb.add_argument("--name", required=True, help="what to call the category")
+    verb.add_argument(
+        "--edge",
+        metavar="A,B",
+        action="append",
+        default=[],
+        help="two keypoints to join by a line where they are drawn; may be repeated",
+    )
+    verb.add_argument(
+        "--anyway", action="store_true", help="train though all views are alike"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
+    verb.add_argument(
+        "--out", metavar="OUT", required=True, help="work directory of the run"
+    )
+
+
+# ----------------------------------------------------------------- values of options
 
 
 def parse_renames(pairs: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,9 @@ from lfm_jax.errors import LfmError
 from lfm_jax.workdir import writing
 
 KEYPOINTS = "keypoints"  # where the archive goes, below the work directory
-LEAST_SPREAD = 30.0  # degrees: bodies that never turn seem to by up to 29 (docs/files.md)
+LEAST_SPREAD = (
+    30.0  # degrees: bodies that never turn seem to by up to 29 (docs/files.md)
+)
 SHAPES = 48  # in a step
 STEPS, VALIDATE, PATIENCE = 1000, 50, 3  # ends as soon as validation gains no more
 

@@ -38,7 +38,7 @@ def lift(tmp_path, monkeypatch, capsys):
     def run(*more, name="in.npz", **arrays):
         if arrays:
             np.savez(tmp_path / name, **arrays)
-        given = [str(tmp_path / name), "--checkpoint=runs", "--category=dog"]
+        given = [str(tmp_path / name), f"--checkpoint={tmp_path}", "--category=dog"]
         status = cli.main(["lift", *given, f"--out={tmp_path / 'out.npz'}", *more])
         return status, *capsys.readouterr()
 

@@ -351,8 +351,10 @@ def folders(tmp_path_factory):
     shapes[:, :, 1] *= 0.1
     shapes[0, ..., 5:, :] = 0
     noise = np.full((2, 1, 20), 0.01, np.float32)
-    none = np.zeros((2, 20, 0), np.float32)
-    lengths = {"neighbour": none.astype(np.int32), "length": none, "spread": none}
+    known = np.ones((2, 20, 1), np.float32)
+    neighbour = np.roll(np.arange(20, dtype=np.int32), 1)[None, :, None]
+    lengths = {"neighbour": np.tile(neighbour, (2, 1, 1)), "length": known}
+    lengths["spread"] = 0.3 * known
     doubt = np.ones((2, 20), np.float32)
     start = models.Start(shapes, noise, doubt, **lengths)
     model = models.build(config.model, skeletons, start)

@@ -124,13 +124,17 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
 
 
 def _categories(config: DataConfig) -> list[Category]:
-    if config.dir:
+    if not config.dir:
+        return _zoo(config.only)
+    if not config.zoo:
         return archive.read_folder(config.dir, config.only)
+    return archive.read_folder(config.dir, config.only) + _zoo("")
+
+
+def _zoo(only):
     from lfm_jax.rigs import zoo  # sampling it is work that archives do not need
 
-    return [
-        _zoo_category(zoo, name) for name in archive.select(zoo.CATEGORIES, config.only)
-    ]
+    return [_zoo_category(zoo, name) for name in archive.select(zoo.CATEGORIES, only)]
 
 
 def _zoo_category(zoo, name):

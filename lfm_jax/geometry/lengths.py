@@ -68,7 +68,8 @@ def refine_depths(
     points2d, first, doubt, scale = jax.lax.stop_gradient(
         (points2d, first, doubt, scale)
     )
-    batch = jnp.arange(len(depth))[:, None, None]
+    # a shape, not a length: exported programs leave it open
+    batch = jnp.arange(depth.shape[0])[:, None, None]
     other = lengths.neighbour
     used = mask[:, :, None] & mask[batch, other] & jnp.isfinite(lengths.spread)
     variance = jnp.square(jnp.where(used, lengths.spread, 1.0))

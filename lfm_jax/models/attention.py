@@ -38,7 +38,7 @@ def to_rows(
 
 
 def from_rows(
-    rows: Float[ArrayLike, "r l d"], packing: Packing | None, shape: tuple[int, int]
+    rows: Float[ArrayLike, "r l d"], packing: Packing | None, shape: tuple
 ) -> Float[ArrayLike, "b n d"]:
     """Inverse of `to_rows`; keypoints that lie in no row are zero."""
     if packing is None:

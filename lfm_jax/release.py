@@ -1,0 +1,171 @@
+"""What was trained, to be handed on: a release, which lifts and cannot be trained on.
+
+A release is a folder that `serve.Lifter.from_workdir` reads:
+
+    config.json, skeletons.json, confidence.json, eval.json    as in a work directory
+    factorization.npz   the same, compressed
+    checkpoints/        the averaged weights and the signs of depth (Orbax)
+    weights.safetensors the same weights, by the names of Flax, for other programs
+    lift.stablehlo      lifting as one program (`jax.export`), which needs JAX alone
+    digests.json        SHA-256 of every file; `load` refuses what has changed
+
+The releases in lfm_jax/weights come with the package.
+"""
+
+import hashlib
+import importlib.resources
+import os
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from lfm_jax import tasks, workdir
+from lfm_jax.checkpoint import read_weights, write_weights
+from lfm_jax.config import suggest
+from lfm_jax.errors import LfmError
+from lfm_jax.models import build
+from lfm_jax.serve import Lifter
+from lfm_jax.skeleton_io import read_skeletons
+from lfm_jax.train.start import read_factorized
+from lfm_jax.types import Observation
+
+WEIGHTS = pathlib.Path(str(importlib.resources.files("lfm_jax"))) / "weights"
+DIGESTS = "digests.json"
+COPIED = (workdir.CONFIG, workdir.SKELETONS, workdir.CONFIDENCE, "eval.json")
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def shipped() -> list[str]:
+    """Names of the releases that come with the package."""
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{DIGESTS}"))
+
+
+def find(name: str | os.PathLike) -> pathlib.Path:
+    """The folder of a release that is shipped, or of one, or of a run, by its path.
+
+    Raises:
+        LfmError: it is neither.
+    """
+    if str(name) in shipped():
+        return WEIGHTS / name
+    if pathlib.Path(name).is_dir():
+        return pathlib.Path(name)
+    raise LfmError(
+        f"'{name}' is no folder, and no model that comes with the package"
+        f"{suggest(str(name), shipped())}."
+    )
+
+
+def load(name: str | os.PathLike) -> Lifter:
+    """A model that lifts.
+
+    Args:
+        name: of a release that comes with the package, or the path of a release or of
+            the work directory of a run.
+
+    Raises:
+        LfmError: there is none, or a file of the release is not what was written.
+    """
+    folder = find(name)
+    if (folder / DIGESTS).exists():
+        expected, found = workdir.read_json(folder / DIGESTS), _digests(folder)
+        for file in expected:
+            if found.get(file) != expected[file]:
+                raise LfmError(
+                    f"{folder / file} is damaged or missing: install the package, or "
+                    "export the run, again."
+                )
+    return Lifter.from_workdir(folder)
+
+
+def write_release(run: pathlib.Path, out: pathlib.Path) -> None:
+    """Makes a release of a run that has come to its end.
+
+    Args:
+        run: its work directory.
+        out: the folder to make; it must not exist.
+
+    Raises:
+        LfmError: the run has not ended, or the folder is there or cannot be written.
+    """
+    if not (run / "eval.json").exists():
+        raise LfmError(f"{run} holds no run that has come to its end; train first.")
+    if out.exists():
+        raise LfmError(f"{out} is there already: choose another place.")
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        _fill(run, beside)
+        os.replace(beside, out)
+    except OSError as error:
+        raise LfmError(
+            f"{out} cannot be written ({error.strerror or error}): choose another "
+            "place."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _fill(run: pathlib.Path, out: pathlib.Path) -> None:
+    from safetensors.numpy import save_file
+
+    for name in COPIED:
+        shutil.copyfile(run / name, out / name)
+    with np.load(run / workdir.FACTORIZATION, allow_pickle=False) as arrays:
+        np.savez_compressed(out / workdir.FACTORIZATION, **arrays)
+    weights = read_weights(run / "checkpoints")
+    write_weights(out / "checkpoints", weights)
+    leaves = jax.tree_util.tree_leaves_with_path(weights.params)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+    save_file(named | {"depth_sign": weights.depth_sign}, out / "weights.safetensors")
+    (out / "lift.stablehlo").write_bytes(stablehlo(run))
+    workdir.write_json(out / DIGESTS, _digests(out))
+
+
+def stablehlo(run: pathlib.Path) -> bytes:
+    """Lifting as `jax.export.deserialize(...).call(points2d, observed, category)`.
+
+    points2d [b n 2], observed [b n] bool, category [b] int32, with n the keypoints of
+    the largest category and any b; the result is a dict of canonical, posed and lifted
+    [b n 3], in the units of points2d, see `types.Prediction`.
+    """
+    config = workdir.read_config(run / workdir.CONFIG)
+    skeletons, _ = read_skeletons(run / workdir.SKELETONS)
+    weights = read_weights(run / "checkpoints")
+    start = read_factorized(run / workdir.FACTORIZATION).start
+    model = build(config.model, skeletons, start)
+    signs = jnp.where(weights.depth_sign == 0.0, 1.0, weights.depth_sign)
+
+    def lift(points2d, observed, category):
+        seen = Observation(points2d, observed, observed, category)
+        found = tasks.lift(model.apply, weights.params, seen, signs[category])
+        names = ("canonical", "posed", "lifted")
+        return {name: getattr(found, name) for name in names}
+
+    (frames,) = export.symbolic_shape("b")
+    width = max(len(skeleton.keypoints) for skeleton in skeletons)
+    wanted = (
+        jax.ShapeDtypeStruct((frames, width, 2), jnp.float32),
+        jax.ShapeDtypeStruct((frames, width), jnp.bool_),
+        jax.ShapeDtypeStruct((frames,), jnp.int32),
+    )
+    exported = export.export(jax.jit(lift), platforms=PLATFORMS)(*wanted)
+    return bytes(exported.serialize())
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in files
+        if path != folder / DIGESTS
+    }
