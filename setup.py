@@ -47,6 +47,7 @@ setuptools.setup(
         "sleap": ["sleap-io>=0.9"],  # reads .slp; brings half a gigabyte along
         "c3d": ["ezc3d>=1.7"],  # writes .c3d
         "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
+        "docs": ["furo>=2025.7", "myst-parser>=5.0", "sphinx>=8.2"],
         "test": [
             "lfm_jax[c3d,sleap]",
             "beartype>=0.19",
