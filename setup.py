@@ -52,6 +52,7 @@ setuptools.setup(
         # lfm export: weights for other programs, and lifting as a program
         "export": ["flatbuffers>=25.0", "safetensors>=0.5"],
         "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
+        "docs": ["furo>=2025.7", "myst-parser>=5.0", "sphinx>=8.2"],
         "test": [
             "lfm_jax[c3d,export,sleap]",
             "beartype>=0.19",
