@@ -31,7 +31,9 @@ apidoc_modules = [
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88
+autodoc_inherit_docstrings = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 
 
 def _as_restructured(app, what, name, obj, options, lines):
@@ -60,6 +62,12 @@ def _escaped(line: str) -> str:
     return "".join(f"`{part}`" if i % 2 else part for i, part in enumerate(parts))
 
 
+def _skipped(app, what, name, obj, skip, options):
+    """Leaves out fields of named tuples, which Attributes already explains."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", _skipped)
     # Before napoleon, which makes field lists of Args, Attributes and Raises.
     app.connect("autodoc-process-docstring", _as_restructured, priority=400)
