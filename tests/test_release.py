@@ -4,15 +4,19 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from test_serve import DOG, FRAMES, HAND, folder, folders, trust  # noqa: F401
 
 import lfm_jax
-from lfm_jax import cli, release
+from lfm_jax import cli, metrics, release
 from lfm_jax.checkpoint import read_weights
 from lfm_jax.errors import LfmError
+from lfm_jax.geometry.rotations import random_rotation
+from lfm_jax.rigs import zoo
 from lfm_jax.serve import Lifter
 from lfm_jax.workdir import CONFIDENCE, write_json
 
@@ -102,6 +106,23 @@ def test_mistakes_are_one_sentence(folders, made, capsys):  # noqa: F811
     assert not pathlib.Path(f"{made}-2").exists()
     with pytest.raises(LfmError, match="no model that comes with the package"):
         lfm_jax.load("lfm2d-smal")
+
+
+def test_what_comes_with_the_package_lifts():
+    """A dog that it has not seen: better than flat, and small enough to be shipped."""
+    lifter = lfm_jax.load()
+    truth = zoo.sample_category("dog", seed=9).points3d[:40]
+    turn = np.asarray(random_rotation(jax.random.key(0), (40,)))
+    shape = np.einsum("fij,fnj->fni", turn, truth).astype(np.float32)
+    lifted = lifter.lift(shape[..., :2], category="dog").points3d
+    flat = np.concatenate([shape[..., :2], 0.0 * shape[..., :1]], axis=-1)
+    mask = np.ones(shape.shape[:2], bool)
+    ours, theirs = (
+        np.mean(metrics.ne(jnp.asarray(x), shape, mask)) for x in (lifted, flat)
+    )
+    assert ours < 0.5 * theirs
+    files = [p for p in release.WEIGHTS.rglob("*") if p.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10e6
 
 
 def test_a_release_of_a_release_is_the_same(made, tmp_path):
