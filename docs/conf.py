@@ -36,7 +36,7 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False
 
 JAX = "jaxlib._jax.Array"
-EITHER = re.compile(rf"(\w+)\[{re.escape(JAX)}, ('[^']*')\] \| \1\[ndarray, \2\]")
+EITHER = re.compile(rf"([~.\w]+)\[{re.escape(JAX)}, ('[^']*')\] \| \1\[ndarray, \2\]")
 
 
 def _as_restructured(app, what, name, obj, options, lines):
