@@ -156,6 +156,8 @@ def write_weights(directory: pathlib.Path, weights: Weights) -> None:
     state = {"averaged": weights.params, "depth_sign": weights.depth_sign}
     with _quiet():
         ocp.save_checkpointables(path, {"state": state})
+    for note in path.rglob("commit_success.txt"):
+        note.write_text("")  # it is there: enough for Orbax; it told where it was made
     write_json(path / DIGESTS, _digests(path))
 
 

@@ -252,7 +252,7 @@ def _export(options: argparse.Namespace) -> None:
     from lfm_jax.release import write_release
 
     out = pathlib.Path(options.out)
-    write_release(pathlib.Path(options.run), out)
+    write_release(pathlib.Path(options.run), out, options.small)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"written to {out}, {size / 1e6:.1f} MB")
 

@@ -62,7 +62,7 @@ example:
 EXPORT = """\
 Make a release of a run: a folder that lifts like it and is much smaller. Besides what
 lfm lift reads, it holds the weights as safetensors and lifting as one StableHLO
-program, which runs with JAX alone. Needs pip install 'lfm_jax[export]'.
+program, which runs with JAX alone; these two need pip install 'lfm_jax[export]'.
 """
 EXPORT_EXAMPLE = """\
 example:
@@ -139,6 +139,9 @@ def make_parser() -> argparse.ArgumentParser:
     export.set_defaults(verb="export")
     export.add_argument("run", metavar="RUN", help="work directory of a run")
     export.add_argument("--out", metavar="OUT", required=True, help="folder to make")
+    export.add_argument(
+        "--small", action="store_true", help="leave out what other programs read"
+    )
     return parser
 
 

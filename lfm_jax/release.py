@@ -2,7 +2,8 @@
 
 A release is a folder that `serve.Lifter.from_workdir` reads:
 
-    config.json, skeletons.json, confidence.json, eval.json    as in a work directory
+    skeletons.json, confidence.json, eval.json    as in a work directory
+    config.json         the same, but for where the data were
     factorization.npz   the same, compressed
     checkpoints/        the averaged weights and the signs of depth (Orbax)
     weights.safetensors the same weights, by the names of Flax, for other programs
@@ -12,6 +13,7 @@ A release is a folder that `serve.Lifter.from_workdir` reads:
 The releases in lfm_jax/weights come with the package.
 """
 
+import dataclasses
 import hashlib
 import importlib.resources
 import os
@@ -35,7 +37,7 @@ from lfm_jax.types import Observation
 
 WEIGHTS = pathlib.Path(str(importlib.resources.files("lfm_jax"))) / "weights"
 DIGESTS = "digests.json"
-COPIED = (workdir.CONFIG, workdir.SKELETONS, workdir.CONFIDENCE, "eval.json")
+COPIED = (workdir.SKELETONS, workdir.CONFIDENCE, "eval.json")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -82,12 +84,13 @@ def load(name: str | os.PathLike) -> Lifter:
     return Lifter.from_workdir(folder)
 
 
-def write_release(run: pathlib.Path, out: pathlib.Path) -> None:
+def write_release(run: pathlib.Path, out: pathlib.Path, small: bool = False) -> None:
     """Makes a release of a run that has come to its end.
 
     Args:
         run: its work directory.
         out: the folder to make; it must not exist.
+        small: leave out what only other programs read.
 
     Raises:
         LfmError: the run has not ended, or the folder is there or cannot be written.
@@ -100,6 +103,9 @@ def write_release(run: pathlib.Path, out: pathlib.Path) -> None:
     try:
         beside.mkdir(parents=True)
         _fill(run, beside)
+        if not small:
+            _fill_for_others(run, beside)
+        workdir.write_json(beside / DIGESTS, _digests(beside))
         os.replace(beside, out)
     except OSError as error:
         raise LfmError(
@@ -111,14 +117,20 @@ def write_release(run: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _fill(run: pathlib.Path, out: pathlib.Path) -> None:
-    from safetensors.numpy import save_file
-
     for name in COPIED:
         shutil.copyfile(run / name, out / name)
+    config = dataclasses.asdict(workdir.read_config(run / workdir.CONFIG))
+    config["data"]["dir"] = pathlib.Path(config["data"]["dir"]).name
+    workdir.write_json(out / workdir.CONFIG, config)
     with np.load(run / workdir.FACTORIZATION, allow_pickle=False) as arrays:
         np.savez_compressed(out / workdir.FACTORIZATION, **arrays)
+    write_weights(out / "checkpoints", read_weights(run / "checkpoints"))
+
+
+def _fill_for_others(run: pathlib.Path, out: pathlib.Path) -> None:
+    from safetensors.numpy import save_file
+
     weights = read_weights(run / "checkpoints")
-    write_weights(out / "checkpoints", weights)
     leaves = jax.tree_util.tree_leaves_with_path(weights.params)
     named = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -126,7 +138,6 @@ def _fill(run: pathlib.Path, out: pathlib.Path) -> None:
     }
     save_file(named | {"depth_sign": weights.depth_sign}, out / "weights.safetensors")
     (out / "lift.stablehlo").write_bytes(stablehlo(run))
-    workdir.write_json(out / DIGESTS, _digests(out))
 
 
 def stablehlo(run: pathlib.Path) -> bytes:
