@@ -6,7 +6,7 @@
 # smaller start, few steps and few test frames. Its numbers are not those of the paper
 # or of docs/results.md; how they are made is the same.
 #
-# Three minutes at most on two slow processor cores, most of them compilation.
+# About two minutes on two slow processor cores, most of them compilation.
 
 # %%
 import importlib.util
@@ -37,8 +37,7 @@ except ImportError:  # A plain script has nothing to display on.
 #
 # A sweep is a list of configs. `python launch/sweep.py FILE` trains such a list from a
 # checkout of the repository, some runs at a time, none twice. Here they are trained one
-# after the other. Add seeds to see how far the numbers depend on them; each takes about
-# half as long as the first, whose compilation they share in part.
+# after the other. Add seeds to see how far the numbers depend on them.
 
 # %%
 SEEDS = (0,)
