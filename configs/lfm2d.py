@@ -35,7 +35,6 @@ PRESETS = {
             "sim__shadow_hand,sim__tiago"
         ),
         "data.held_out": 200,
-        "train.steps": 150,
     },
     "base": {
         "model.width": 512,

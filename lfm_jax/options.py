@@ -79,70 +79,46 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lfm",
         description=DESCRIPTION,
-        epilog=f"lift, {LIFT_EXAMPLE}\ninspect, {INSPECT_EXAMPLE}\n"
-        f"view, {VIEW_EXAMPLE}\ntrain, {TRAIN_EXAMPLE}\n"
-        f"export, {EXPORT_EXAMPLE}\n{TRAINING}",
+        epilog="\n".join(f"{name}, {verb[2]}" for name, verb in VERBS.items())
+        + f"\n{TRAINING}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    lift = verbs.add_parser(
-        "lift",
-        help="lift 2D keypoints of a file to 3D with a trained model",
-        description=LIFT,
-        epilog=LIFT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    lift.set_defaults(verb="lift")
-    _add_input(lift)
-    _add_model(lift)
-    _add_output(lift)
-    inspect = verbs.add_parser(
-        "inspect",
-        help="say what a file of 2D keypoints holds",
-        description=INSPECT,
-        epilog=INSPECT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    inspect.set_defaults(verb="inspect")
-    _add_input(inspect)
-    inspect.add_argument(
+    for name, (summary, description, example, add) in VERBS.items():
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.set_defaults(verb=name)
+        add(verb)
+    return parser
+
+
+def _add_lift(verb: argparse.ArgumentParser) -> None:
+    _add_input(verb)
+    _add_model(verb)
+    _add_output(verb)
+
+
+def _add_inspect(verb: argparse.ArgumentParser) -> None:
+    _add_input(verb)
+    verb.add_argument(
         "--checkpoint",
         metavar="MODEL",
         default=DEFAULT,
         help="what to guess from, as for lfm lift",
     )
-    view = verbs.add_parser(
-        "view",
-        help="look at lifted keypoints in a browser",
-        description=VIEW,
-        epilog=VIEW_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    view.set_defaults(verb="view")
-    _add_view(view)
-    train = verbs.add_parser(
-        "train",
-        help="learn a category of your own from 2D keypoints",
-        description=TRAIN,
-        epilog=TRAIN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    train.set_defaults(verb="train")
-    _add_train(train)
-    export = verbs.add_parser(
-        "export",
-        help="hand on what was trained",
-        description=EXPORT,
-        epilog=EXPORT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    export.set_defaults(verb="export")
-    export.add_argument("run", metavar="RUN", help="work directory of a run")
-    export.add_argument("--out", metavar="OUT", required=True, help="folder to make")
-    export.add_argument(
+
+
+def _add_export(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="work directory of a run")
+    verb.add_argument("--out", metavar="OUT", required=True, help="folder to make")
+    verb.add_argument(
         "--small", action="store_true", help="leave out what other programs read"
     )
-    return parser
 
 
 def _add_input(verb: argparse.ArgumentParser) -> None:
@@ -246,6 +222,27 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--out", metavar="OUT", required=True, help="work directory of the run"
     )
+
+
+VERBS = {  # name: in a line, what it does, an example, what it takes
+    "lift": (
+        "lift 2D keypoints of a file to 3D with a trained model",
+        *(LIFT, LIFT_EXAMPLE, _add_lift),
+    ),
+    "inspect": (
+        "say what a file of 2D keypoints holds",
+        *(INSPECT, INSPECT_EXAMPLE, _add_inspect),
+    ),
+    "view": (
+        "look at lifted keypoints in a browser",
+        *(VIEW, VIEW_EXAMPLE, _add_view),
+    ),
+    "train": (
+        "learn a category of your own from 2D keypoints",
+        *(TRAIN, TRAIN_EXAMPLE, _add_train),
+    ),
+    "export": ("hand on what was trained", EXPORT, EXPORT_EXAMPLE, _add_export),
+}
 
 
 # ----------------------------------------------------------------- values of options

@@ -108,7 +108,7 @@ def test_two_tables_become_a_model_that_lifts(tmp_path, monkeypatch, capsys):
 
     def small(*given):
         config = usual(*given)
-        model = dataclasses.replace(config.model, width=16, layers=1, bases="1")
+        model = dataclasses.replace(config.model, width=16, layers=1, bases="")
         train = dataclasses.replace(config.train, steps=4, per_category=2)
         return dataclasses.replace(config, model=model, train=train)
 
