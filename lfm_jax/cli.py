@@ -49,6 +49,7 @@ def _lift(options: argparse.Namespace) -> None:
     out, individuals = pathlib.Path(options.out), _chosen(options)
     check_kind(out, options.up, individuals[0].fps)
     places = _places(out, individuals)
+    _keep_compiled()
     lifter = load(options.checkpoint)
     if bone is not None:
         check_bone(lifter.skeleton(options.category), bone[0])
@@ -62,6 +63,18 @@ def _lift(options: argparse.Namespace) -> None:
         raise failed[0]
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
+
+
+def _keep_compiled() -> None:
+    """What was compiled once is kept in the user's cache: most of the time of a lift.
+
+    JAX_COMPILATION_CACHE_DIR says another place.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(usual, "lfm_jax"))
 
 
 def _read(file: str, options: argparse.Namespace) -> tuple:

@@ -1,6 +1,7 @@
 """The lfm command, run as a user runs it."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -86,6 +87,24 @@ def test_lift_twelve_of_twenty_in_another_order(lift, tmp_path):
             lifted["points3d"][:, order, :2], FRAMES[:, order]
         )
         assert np.flatnonzero(lifted["visible"][0]).tolist() == sorted(order)
+
+
+def test_what_was_compiled_is_kept_where_the_user_keeps_caches(tmp_path):
+    np.savez(tmp_path / "in.npz", points2d=FRAMES)
+    code = (
+        "import sys, jax; from lfm_jax import cli; "
+        "cli.main(['lift', sys.argv[1], '--category=x', '--out=x.npz']); "
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    given = dict(os.environ, XDG_CACHE_HOME="/caches")
+    theirs = given | {"JAX_COMPILATION_CACHE_DIR": "/theirs"}
+    del given["JAX_COMPILATION_CACHE_DIR"]
+    for environment, place in ((given, "/caches/lfm_jax"), (theirs, "/theirs")):
+        command = [sys.executable, "-c", code, str(tmp_path / "in.npz")]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment
+        )
+        assert done.stdout.split() == [place]
 
 
 def test_the_summary_says_which_keypoints_to_trust(lift):
