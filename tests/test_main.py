@@ -55,7 +55,7 @@ def test_help_explains_the_flags():
 
 def test_the_debug_preset_writes_a_whole_work_directory(tmp_path):
     command = (
-        *(f"{CONFIG}:debug", "--config.data.only=car"),
+        *(f"{CONFIG}:debug,model.bases=", "--config.data.only=car"),
         f"--workdir={tmp_path}",
     )
     done = run(*command)
