@@ -28,8 +28,9 @@ import time
 import jax
 import numpy as np
 
-from lfm_jax.checkpoint import DIGESTS, read_weights
+from lfm_jax.checkpoint import read_weights
 from lfm_jax.metrics_io import read_metrics
+from lfm_jax.workdir import DIGESTS
 
 SAVE = 0.3  # seconds that a strike waits at most after the begin of a save
 POLL = 0.002  # seconds between looks for it

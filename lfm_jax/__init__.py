@@ -1,8 +1,10 @@
 """lfm_jax: 3D structure from 2D keypoints of any object, without 3D labels.
 
-import lfm_jax
-lifter = lfm_jax.load("lfm2d-small")   # or the folder of a release, or of a run
-lifted = lifter.lift(points2d, category="dog")
+What was trained, used:
+
+    import lfm_jax
+    lifter = lfm_jax.load("lfm2d-small")   # or the folder of a release, or of a run
+    lifted = lifter.lift(points2d, category="dog")
 """
 
 __version__ = "0.1.0"

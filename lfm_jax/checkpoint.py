@@ -7,7 +7,6 @@ final name only when it is complete. The newest two are kept.
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import math
 import pathlib
@@ -22,11 +21,10 @@ from orbax.checkpoint import v1 as ocp
 
 from lfm_jax.errors import LfmError
 from lfm_jax.types import TrainState
-from lfm_jax.workdir import read_json, write_json
+from lfm_jax.workdir import DIGESTS, digests, read_json, write_json
 
 KEEP = 2
 RESERVE = 1 << 20  # bytes beyond the arrays
-DIGESTS = "digests.json"
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ class Checkpoints:
                 self._orbax.save_checkpointables(
                     step, {"state": state, "data": batches}, force=True
                 )
-            write_json(path / DIGESTS, _digests(path))
+            write_json(path / DIGESTS, digests(path))
         except (OSError, ValueError) as error:
             # The writer below Orbax reports a full disk as a ValueError.
             raise LfmError(
@@ -158,7 +156,7 @@ def write_weights(directory: pathlib.Path, weights: Weights) -> None:
         ocp.save_checkpointables(path, {"state": state})
     for note in path.rglob("commit_success.txt"):
         note.write_text("")  # it is there: enough for Orbax; it told where it was made
-    write_json(path / DIGESTS, _digests(path))
+    write_json(path / DIGESTS, digests(path))
 
 
 def read_weights(directory: pathlib.Path) -> Weights:
@@ -208,22 +206,11 @@ class _DamagedError(Exception):
     """The checkpoint is not what was written; says which and why."""
 
 
-def _digests(path: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint, by its place in there."""
-    digests = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != DIGESTS:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256")
-            digests[file.relative_to(path).as_posix()] = digest.hexdigest()
-    return digests
-
-
 def _saved_tree(path: pathlib.Path) -> PyTree:
     """The saved state with metadata (shape, dtype) for leaves."""
     # A crash between the two leaves a whole checkpoint without digests.
     if (path / DIGESTS).exists():
-        found = _digests(path)
+        found = digests(path)
         for name, digest in read_json(path / DIGESTS).items():
             if found.get(name) != digest:
                 raise _DamagedError(f"{path} is damaged ({name} has changed)")

@@ -13,13 +13,12 @@ import pathlib
 from lfm_jax.classical.diversity import view_spread
 from lfm_jax.config import Config, DataConfig, TrainConfig
 from lfm_jax.data.archive import Category, write_category
+from lfm_jax.data.views import MIN_VISIBLE
 from lfm_jax.errors import LfmError
 from lfm_jax.workdir import writing
 
 KEYPOINTS = "keypoints"  # where the archive goes, below the work directory
-LEAST_SPREAD = (
-    30.0  # degrees: bodies that never turn seem to by up to 29 (docs/files.md)
-)
+LEAST_SPREAD = 30.0  # degrees; what bodies that never turn come to: docs/files.md
 SHAPES = 48  # in a step
 STEPS, VALIDATE, PATIENCE = 1000, 50, 3  # ends as soon as validation gains no more
 
@@ -30,11 +29,11 @@ def measure_views(category: Category) -> float:
     Raises:
         LfmError: there are too few.
     """
-    seen = category.visibility.sum(axis=1) >= 4
-    if seen.sum() < 4:
+    seen = category.visibility.sum(axis=1) >= MIN_VISIBLE
+    if seen.sum() < MIN_VISIBLE:
         raise LfmError(
-            f"Only {int(seen.sum())} frames of {len(seen)} have 4 visible points: give "
-            "more frames, or a lower --threshold."
+            f"Only {int(seen.sum())} frames of {len(seen)} have {MIN_VISIBLE} visible "
+            "points: give more frames, or a lower --threshold."
         )
     return view_spread(category.points2d[seen], category.visibility[seen])
 

@@ -14,7 +14,6 @@ The releases in lfm_jax/weights come with the package.
 """
 
 import dataclasses
-import hashlib
 import importlib.resources
 import os
 import pathlib
@@ -29,21 +28,17 @@ from lfm_jax import tasks, workdir
 from lfm_jax.checkpoint import read_weights, write_weights
 from lfm_jax.config import suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import build
-from lfm_jax.serve import Lifter
-from lfm_jax.skeleton_io import read_skeletons
-from lfm_jax.train.start import read_factorized
+from lfm_jax.serve import Lifter, read_model
 from lfm_jax.types import Observation
 
 WEIGHTS = pathlib.Path(str(importlib.resources.files("lfm_jax"))) / "weights"
-DIGESTS = "digests.json"
 COPIED = (workdir.SKELETONS, workdir.CONFIDENCE, "eval.json")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def shipped() -> list[str]:
     """Names of the releases that come with the package."""
-    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{DIGESTS}"))
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{workdir.DIGESTS}"))
 
 
 def find(name: str | os.PathLike) -> pathlib.Path:
@@ -73,8 +68,11 @@ def load(name: str | os.PathLike) -> Lifter:
         LfmError: there is none, or a file of the release is not what was written.
     """
     folder = find(name)
-    if (folder / DIGESTS).exists():
-        expected, found = workdir.read_json(folder / DIGESTS), _digests(folder)
+    if (folder / workdir.DIGESTS).exists():
+        expected, found = (
+            workdir.read_json(folder / workdir.DIGESTS),
+            workdir.digests(folder),
+        )
         for file in expected:
             if found.get(file) != expected[file]:
                 raise LfmError(
@@ -105,7 +103,7 @@ def write_release(run: pathlib.Path, out: pathlib.Path, small: bool = False) -> 
         _fill(run, beside)
         if not small:
             _fill_for_others(run, beside)
-        workdir.write_json(beside / DIGESTS, _digests(beside))
+        workdir.write_json(beside / workdir.DIGESTS, workdir.digests(beside))
         os.replace(beside, out)
     except OSError as error:
         raise LfmError(
@@ -147,16 +145,12 @@ def stablehlo(run: pathlib.Path) -> bytes:
     the largest category and any b; the result is a dict of canonical, posed and lifted
     [b n 3], in the units of points2d, see `types.Prediction`.
     """
-    config = workdir.read_config(run / workdir.CONFIG)
-    skeletons, _ = read_skeletons(run / workdir.SKELETONS)
-    weights = read_weights(run / "checkpoints")
-    start = read_factorized(run / workdir.FACTORIZATION).start
-    model = build(config.model, skeletons, start)
-    signs = jnp.where(weights.depth_sign == 0.0, 1.0, weights.depth_sign)
+    model, params, decided, skeletons, _ = read_model(run)
+    signs = jnp.where(decided == 0.0, 1.0, decided)
 
     def lift(points2d, observed, category):
         seen = Observation(points2d, observed, observed, category)
-        found = tasks.lift(model.apply, weights.params, seen, signs[category])
+        found = tasks.lift(model.apply, params, seen, signs[category])
         names = ("canonical", "posed", "lifted")
         return {name: getattr(found, name) for name in names}
 
@@ -169,14 +163,3 @@ def stablehlo(run: pathlib.Path) -> bytes:
     )
     exported = export.export(jax.jit(lift), platforms=PLATFORMS)(*wanted)
     return bytes(exported.serialize())
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in files
-        if path != folder / DIGESTS
-    }

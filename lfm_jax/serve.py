@@ -389,22 +389,35 @@ def rescaled(
 
 def _read_workdir(folder: pathlib.Path) -> tuple:
     """The fields of a `Lifter` from a work directory."""
+    model, params, depth_sign, skeletons, has_truth = read_model(folder)
+    from lfm_jax import lifting
+
+    # Zero: the run has not come to its end, where signs are chosen.
+    decided = depth_sign != 0.0
+    signs = np.where(decided, depth_sign, 1.0)
+    predict = lifting.make_predict(model, params, signs, skeletons)
+    known = tuple((decided & has_truth).tolist())
+    trust = _read_trust(folder / workdir.CONFIDENCE, skeletons)
+    return skeletons, known, predict, trust
+
+
+def read_model(folder: pathlib.Path) -> tuple:
+    """The network of a work directory, its averaged weights, the signs of depth (zero
+    where none is chosen), the categories, and which of them have 3D truth.
+
+    Raises:
+        LfmError: a file is missing or damaged.
+    """
     config = workdir.read_config(folder / workdir.CONFIG)
     skeletons, has_truth = read_skeletons(folder / workdir.SKELETONS)
     # Only loading needs the checkpoint's reader and the network's library.
-    from lfm_jax import checkpoint, lifting, models
+    from lfm_jax import checkpoint, models
     from lfm_jax.train import start
 
     begun = start.read_factorized(folder / workdir.FACTORIZATION).start
     weights = checkpoint.read_weights(folder / "checkpoints")
     model = models.build(config.model, skeletons, begun)
-    # Zero: the run has not come to its end, where signs are chosen.
-    decided = weights.depth_sign != 0.0
-    signs = np.where(decided, weights.depth_sign, 1.0)
-    predict = lifting.make_predict(model, weights.params, signs, skeletons)
-    known = tuple((decided & has_truth).tolist())
-    trust = _read_trust(folder / workdir.CONFIDENCE, skeletons)
-    return skeletons, known, predict, trust
+    return model, weights.params, weights.depth_sign, skeletons, has_truth
 
 
 def _read_trust(path: pathlib.Path, skeletons: Sequence[Skeleton]) -> tuple[Trust, ...]:

@@ -20,6 +20,7 @@ factorization.npz and checkpoints/.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,6 +38,7 @@ from lfm_jax.errors import LfmError
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
 FACTORIZATION = "factorization.npz"
 CONFIDENCE = "confidence.json"
+DIGESTS = "digests.json"  # of a folder in which damage is to be noticed
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
@@ -184,6 +186,17 @@ def read_json(path: pathlib.Path) -> Any:
         ) from error
     except ValueError as error:
         raise LfmError(f"{path} is damaged ({error}); delete it.") from error
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder but its `DIGESTS`, by its place in there."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / DIGESTS:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256")
+            found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
 
 
 def versions() -> dict[str, str]:
