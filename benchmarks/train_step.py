@@ -16,6 +16,7 @@ A step makes two forward passes (L_2d and L_view; one if supervised) and their g
 which costs twice as much: six times that (three times). Encodings, normalisations,
 geometry and the optimiser are not counted. `shape_flops_per_s` is the rate of a block's
 products alone, forward and gradient shapes; `utilisation` is the step's rate over it.
+Both that and the large square product compute in `model.dtype`.
 """
 
 import json
@@ -39,7 +40,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/train_step", "Keeps the factorization.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Medians are over so many.")
 _JSON = flags.DEFINE_bool("json", False, "One line of JSON instead of a list.")
-SQUARE = 2048
+# Columns of the square product: large enough to be bound by arithmetic.
+SQUARE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
 
 def measure(functions: dict, rounds: int) -> dict[str, float]:
@@ -60,17 +62,15 @@ def pass_flops(tokens: int, length: int, features: int, width: int, layers: int)
     return tokens * (2 * features * width + layers * block + 6 * width)
 
 
-def products(rows: int, length: int, width: int, heads: int):
+def products(rows: int, length: int, width: int, heads: int, dtype: str):
     """A block's matrix products and their gradients, alone; and their FLOPs."""
     tokens, size = rows * length, width // heads
     key = jax.random.key(0)
-    left = jax.random.normal(key, (tokens, width))
-    weights = [
-        jax.random.normal(key, (width, columns)) for columns in (3 * width, width)
-    ]
-    wide = jax.random.normal(key, (width, 4 * width))
-    narrow = jax.random.normal(key, (4 * width, width))
-    query = jax.random.normal(key, (rows * heads, length, size))
+    draw = lambda *shape: jax.random.normal(key, shape, dtype)
+    left = draw(tokens, width)
+    weights = [draw(width, columns) for columns in (3 * width, width)]
+    wide, narrow = draw(width, 4 * width), draw(4 * width, width)
+    query = draw(rows * heads, length, size)
 
     @jax.jit
     def all_products(left, query):
@@ -126,8 +126,9 @@ def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
 
     rows, length = packing.token.shape
     model, heads = config.model, config.model.heads
-    square = jax.random.normal(jax.random.key(0), (SQUARE, SQUARE))
-    alone, shape_flops = products(rows, length, model.width, heads)
+    columns = SQUARE[jax.default_backend()]
+    square = jax.random.normal(jax.random.key(0), (columns, columns), model.dtype)
+    alone, shape_flops = products(rows, length, model.width, heads, model.dtype)
     forward, gradient = jax.jit(objective), jax.jit(jax.grad(objective))
     multiply = jax.jit(jnp.matmul)
     median = measure(
@@ -151,17 +152,17 @@ def profile(config, workdir: pathlib.Path, rounds: int) -> dict:
         "step_ms": round(1e3 * median["step"], 2),
         "useful_tokens_per_s": round(useful / median["real"]),
         "useful_token_share": round(useful / slots, 4),
-        **rates(3 * passes * flops, shape_flops, median),
+        **rates(3 * passes * flops, shape_flops, 2 * columns**3, median),
         "peak_memory_mb": _peak_memory_mb(),
         "share": shares(passes, median),
     }
 
 
-def rates(flops: int, shape_flops: int, median: dict[str, float]) -> dict:
+def rates(flops: int, shape_flops: int, square_flops: int, median: dict) -> dict:
     """How much is computed, and how near that is to what the machine can."""
     rate = flops / median["step"]
     shape_rate = shape_flops / median["products"]
-    square_rate = 2 * SQUARE**3 / median["square"]
+    square_rate = square_flops / median["square"]
     return {
         "model_flops_per_step": flops,
         "matmul_flops_per_s": round(square_rate),

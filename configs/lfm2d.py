@@ -10,6 +10,7 @@ Presets state what differs from the defaults in lfm_jax/config.py:
     release     the zoo and those archives whose licence allows to pass on what was
                 learned from them: the weights that come with the package
     base        about 25 M parameters, for accelerators
+    large       about 300 M, the widest and deepest of the published range
     supervised  learns from 3D labels: the yardstick of what 2D alone reaches
     ablation    eight categories of the archive and a narrow network: for sweeps
     scratch     no start: the published network, which must find everything itself
@@ -41,6 +42,16 @@ PRESETS = {
         "model.layers": 8,
         "model.heads": 8,
         "optim.learning_rate": 3e-4,
+        "train.per_category": 4,
+        "train.steps": 20000,
+        "train.validate_every": 2000,
+        "train.checkpoint_every": 2000,
+    },
+    "large": {
+        "model.width": 1024,
+        "model.layers": 24,
+        "model.heads": 16,
+        "optim.learning_rate": 1e-4,
         "train.per_category": 4,
         "train.steps": 20000,
         "train.validate_every": 2000,
