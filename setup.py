@@ -59,6 +59,7 @@ setuptools.setup(
             "hypothesis>=6.100",
             "import-linter>=2.0",
             "pandas>=2.2",
+            "pyrefly>=1.0",
             "pytest>=9.0",
             "pytest-xdist>=3.8",
             "ruff>=0.12",

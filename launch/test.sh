@@ -10,6 +10,7 @@ install_package "[test]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/lint-imports
+.venv/bin/pyrefly check
 # A file stays with one process, as its tests share what was trained.
 .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
   --no-loadscope-reorder "$@"

@@ -19,6 +19,7 @@ which lives in `Labelled`, cannot reach a 2D-only loss.
 """
 
 import dataclasses
+import typing
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 ArrayLike = Array | np.ndarray
 
 
+@typing.dataclass_transform(frozen_default=True)
 def _tree(cls):
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
