@@ -4,7 +4,8 @@
         --config.data.dir=DIR
 
 A sweep file holds CONFIG, what `--config` of the training command takes, and RUNS, for
-each run the config keys it sets. Settings given here apply to all runs. In the folder
+each run the config keys it sets; where methods differ, a run says itself what `config`
+it has. Settings given here apply to all runs. In the folder
 --out (default runs/sweeps) are
 
     <hash of the config>/   the work directory of a run, and its log.txt
@@ -16,8 +17,8 @@ machines with one --out do the sweep together.
 
 A run that finished is never trained again, in whichever sweep it stands; one that was
 stopped goes on from its checkpoint. Runs of the same data, start and seed begin from
-the same factorization, which is made once: list seeds innermost, so that runs side by
-side do not both wait for the same.
+the same factorization, which is made once, by the first of them; others begin when it
+is there: list seeds innermost, so that runs side by side do not all wait for the same.
 """
 
 import argparse
@@ -113,13 +114,13 @@ def expand(sweep: pathlib.Path, common: list[str], out: pathlib.Path) -> list[Ru
         LfmError: a file that cannot be read, or a setting that does not exist.
     """
     module = _load(sweep)
-    path, _, preset = module.CONFIG.partition(":")
-    get_config = _load(pathlib.Path(path)).get_config
     everywhere = dict(map(_setting, common))
     runs = []
     for settings in module.RUNS:
         changes = {key: str(value) for key, value in settings.items()} | everywhere
-        values = get_config(preset)
+        base = changes.pop("config", None) or module.CONFIG
+        path, _, preset = base.partition(":")
+        values = _load(pathlib.Path(path)).get_config(preset)
         for key, text in changes.items():
             assign(values, key, text)
         config = from_config_dict(values)
@@ -129,7 +130,7 @@ def expand(sweep: pathlib.Path, common: list[str], out: pathlib.Path) -> list[Ru
         runs.append(
             Run(
                 settings,
-                [f"--config={module.CONFIG}", *flags],
+                [f"--config={base}", *flags],
                 out / _hash(dataclasses.asdict(config)),
                 out / "starts" / f"{_hash(begins)}.npz",
             )
@@ -160,12 +161,13 @@ def train(runs: list[Run], workers: int) -> list[Run]:
     signal.signal(signal.SIGTERM, stop)
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                run = waiting.pop(0)
+            while len(running) < workers and (run := _next(waiting, running)):
+                waiting.remove(run)
                 running[run.workdir] = run, _begin(run)
             for run, process in list(running.values()):
-                if process.poll() is not None:
-                    _keep_start(run)  # first: a signal may come between these lines
+                over = process.poll() is not None
+                _keep_start(run)  # first: a signal may come between these lines
+                if over:
                     del running[run.workdir]
                     failed += [] if run.finished else [run]
                     done = len(runs) - len(waiting) - len(running)
@@ -178,6 +180,13 @@ def train(runs: list[Run], workers: int) -> list[Run]:
             process.wait()
             _keep_start(run)
     return failed
+
+
+def _next(waiting: list[Run], running: dict) -> Run | None:
+    """The first whose start is there, or is not being made by a run under way."""
+    made = {run.start for run, _ in running.values()}
+    ready = (run for run in waiting if run.start.exists() or run.start not in made)
+    return next(ready, None)
 
 
 def _begin(run: Run) -> subprocess.Popen:

@@ -73,6 +73,8 @@ class ModelConfig:
         code: numbers between encoder and decoder of mlp and paul; of c3dpo the shapes
             in its basis, of deep_nrsfm the atoms of the last dictionary.
         attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
+        alone: every category has a network of its own, and all are trained side by
+            side; without a start.
         bases: deformation bases of the factorized models that lfm2d starts from,
             comma-separated, with two models for each number; empty for the published
             network, which must find everything itself, and for lfm3d.
@@ -95,6 +97,7 @@ class ModelConfig:
     gate: bool = True
     code: int = 8
     attention: str = "hybrid"
+    alone: bool = False
     bases: str = "2,5,9"
     neighbours: int = 4
     dtype: str = "float32"

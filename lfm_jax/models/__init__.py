@@ -1,15 +1,19 @@
 """Networks as records of two pure functions; the only room that imports flax.
 
 A network joins by a line in `NETWORKS`: under its name, the function that makes its
-flax module from a config, the categories and a start.
+flax module from a config, the categories and a start. NumPy arrays that a module has as
+attributes hold a row for every category.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
@@ -41,11 +45,16 @@ class Model(NamedTuple):
             the losses of some methods need more than the shape.
         begin: normalised observation -> the start in the camera [b n 3], which is what
             the network adds to; None where there is no start.
+        each: None, or, where every category has a network of its own, what maps over
+            them: `each(function, in_axes, out_axes)(*inputs)` is function(model,
+            *inputs) for the model of every category, in which the category has index 0;
+            axes are those of `jax.vmap`.
     """
 
     init: Callable
     apply: Callable
     begin: Callable | None = None
+    each: Callable | None = None
 
 
 def build(
@@ -83,6 +92,11 @@ def build(
             f"model.bases is {config.bases!r}, and {config.name} has no start; leave "
             "it empty."
         )
+    if config.alone and (config.bases or start):
+        raise LfmError(
+            f"model.alone is for networks without a start, and model.bases is "
+            f"{config.bases!r}; leave one of them empty."
+        )
     network = NETWORKS[config.name](config, skeletons, start)
     count = max(len(skeleton.keypoints) for skeleton in skeletons)
     example = Observation(
@@ -91,10 +105,51 @@ def build(
         annotated=jnp.ones((1, count), bool),
         category=jnp.zeros(1, jnp.int32),
     )
+    if config.alone:
+        return _side_by_side(network, example)
+    return _model(network, example)
+
+
+def _model(network: nn.Module, example: Observation) -> Model:
+    has_start = getattr(network, "start", None)
+    begin = functools.partial(network.apply, {}, method="begin") if has_start else None
     return Model(
         init=jax.jit(lambda key: network.init(key, example)["params"]),
         apply=lambda params, *inputs, method=None: network.apply(
             {"params": params}, *inputs, method=method
         ),
-        begin=functools.partial(network.apply, {}, method="begin") if start else None,
+        begin=begin,
+    )
+
+
+def _side_by_side(network: nn.Module, example: Observation) -> Model:
+    """A network like this for every category, weights stacked along a leading axis.
+
+    All begin with the same key, as in runs of their own. `apply` lifts each frame by
+    the network of its category; the losses of some methods, which need more of it, are
+    for `each`.
+    """
+    names = [field.name for field in dataclasses.fields(network)]
+    held = {name: getattr(network, name, None) for name in names}
+    # [c 1 ...]: what a network holds has a row for each of its categories, here one
+    rows = {k: v[:, None] for k, v in held.items() if isinstance(v, np.ndarray)}
+    single = lambda own: _model(network.clone(**own), example)
+
+    def each(function: Callable, in_axes: tuple = (), out_axes=0) -> Callable:
+        mapped = lambda own, *inputs: function(single(own), *inputs)
+        return functools.partial(jax.vmap(mapped, (0, *in_axes), out_axes), rows)
+
+    def lift(params, seen: Observation):
+        mine = lambda leaf: jnp.asarray(leaf)[seen.category]
+        frame = jax.tree.map(lambda x: jnp.asarray(x)[None], seen)
+        frame = dataclasses.replace(frame, category=jnp.zeros(1, jnp.int32))
+        own = single(jax.tree.map(mine, rows))
+        return own.apply(jax.tree.map(mine, params), frame)[0]
+
+    return Model(
+        init=jax.jit(lambda key: each(lambda model: model.init(key))()),
+        apply=lambda params, seen, packing=None: jax.vmap(lift, (None, 0))(
+            params, seen
+        ),
+        each=each,
     )

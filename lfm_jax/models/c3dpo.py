@@ -17,7 +17,6 @@ in place of batch norm, which has a state; AdamW in place of SGD.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lfm_jax.config import ModelConfig
@@ -37,7 +36,7 @@ class Encoder(nn.Module):
 
     width: int
     layers: int
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     @nn.compact
     def __call__(
@@ -62,7 +61,7 @@ def bottlenecks(hidden: Float[Array, "b d"], layers: int) -> Float[Array, "b d"]
 class Basis(nn.Module):
     """X = B a + b at the keypoints of a category, centred."""
 
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     @nn.compact
     def __call__(
@@ -82,7 +81,7 @@ class C3DPO(nn.Module):
     width: int
     layers: int
     code: int
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     def setup(self):
         self.phi = Encoder(self.width, self.layers, self.present)

@@ -33,7 +33,7 @@ from lfm_jax.geometry.rotations import nearest_frame
 from lfm_jax.models.keypoints import own, presence
 from lfm_jax.models.start import Start
 from lfm_jax.numerics import centre, einsum, keep
-from lfm_jax.types import Observation, Packing, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
 ZEROS = nn.initializers.zeros
 
@@ -47,7 +47,7 @@ class DeepNRSfM(nn.Module):
     """
 
     atoms: tuple[int, ...]
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     def __call__(
         self, observation: Observation, packing: Packing | None = None

@@ -43,7 +43,7 @@ from lfm_jax.models.attention import (
 from lfm_jax.models.encodings import correspondence, token_encoding
 from lfm_jax.models.start import Start, begin
 from lfm_jax.numerics import einsum, keep, masked_mean
-from lfm_jax.types import Observation, Packing, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
 DEVIATIONS = 5.0  # standard deviations of the image noise in a unit output
 
@@ -67,9 +67,9 @@ class LFM2D(nn.Module):
     heads: int
     injection: str
     inject_values: bool
-    phi: Float[np.ndarray, "c n d"]
+    phi: Float[ArrayLike, "c n d"]
     learned: bool
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
     start: Start | None
     gate: bool
     dtype: jnp.dtype

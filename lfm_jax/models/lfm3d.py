@@ -65,7 +65,7 @@ class LFM3D(nn.Module):
     encoding: str
     sigma: float
     attention: str
-    adjacent: Bool[np.ndarray, "c n n"]
+    adjacent: Bool[ArrayLike, "c n n"]
 
     @nn.compact
     def __call__(

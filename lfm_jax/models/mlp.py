@@ -16,13 +16,12 @@ Input is normalised: centred, RMS radius 1 over observed points.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lfm_jax.config import ModelConfig
 from lfm_jax.models.keypoints import presence, read, shown, write
 from lfm_jax.models.start import Start
-from lfm_jax.types import Observation, Packing, Skeleton
+from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
 
 class MLP(nn.Module):
@@ -36,7 +35,7 @@ class MLP(nn.Module):
     width: int
     layers: int
     code: int
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     @nn.compact
     def __call__(

@@ -14,7 +14,6 @@ of its own (keypoints.py), where the paper has a network for each.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lfm_jax.config import ModelConfig
@@ -29,7 +28,7 @@ class Decoder(nn.Module):
 
     width: int
     layers: int
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     @nn.compact
     def __call__(
@@ -50,7 +49,7 @@ class PAUL(nn.Module):
     width: int
     layers: int
     code: int
-    present: Bool[np.ndarray, "c n"]
+    present: Bool[ArrayLike, "c n"]
 
     def setup(self):
         sizes = self.width, self.layers, self.present

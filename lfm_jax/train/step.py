@@ -1,4 +1,9 @@
-"""The one training step: pure, compiled by the loop, the same for every task."""
+"""The one training step: pure, compiled by the loop, the same for every task.
+
+Where every category has a network of its own (`models.Model.each`) the step is mapped
+over the categories. Each then has what it would have in a run of its own: the same
+random numbers, its own clipping and moments, its own skipped updates.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,6 +28,8 @@ FLAWS = (
     f"with coordinates that are not finite or beyond {LARGEST:.0e}",
     "with all points in one place or on a line",
 )
+# Of a state, what each category has one of where every one has its own network.
+APART = TrainState(step=None, params=0, averaged=0, opt_state=0, key=None, depth_sign=0)
 
 
 def init_state(
@@ -32,6 +39,9 @@ def init_state(
 
     The averaged weights are a copy: a donated state must not hold a buffer twice.
     """
+    if model.each:
+        begin = lambda own: init_state(own, tx, key, 1)
+        return _flat_signs(model.each(begin, out_axes=APART)())
     params = model.init(jax.random.fold_in(key, 0))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -55,21 +65,24 @@ def make_train_step(
     """Builds `step(state, batch) -> (state, scalars)`.
 
     Examples with a flaw (`flaws`, in `scalars["flaw"]`) are left out of the loss. An
-    update whose loss or gradient is not finite all the same, or that has no example
-    left, is skipped: the step still counts (so that the data stream and the random
-    streams stay where they are), the weights stay what they were, and
-    `scalars["finite"]` is False.
+    update without a finite loss and gradient, or without an example left, is skipped:
+    the step still counts (data and random streams stay where they are), the weights
+    stay what they were, and `scalars["finite"]` is False.
 
     Args:
         model: the network.
         task: the objective.
         tx: the optimiser.
-        average: decay of the moving average of the weights; it starts low, so that the
-            first weights are soon forgotten.
+        average: decay of the moving average of the weights; it starts low: the first
+            weights are soon forgotten.
         microbatches: parts of the batch, one after the other, whose gradients are
             added up; the packing is that of a part.
         spread: places a part of the batch on devices.
     """
+    if model.each:
+        inner = {"average": average, "microbatches": microbatches}
+        make = lambda own: make_train_step(own, task, tx, **inner)
+        return _side_by_side(model.each, make, spread)
 
     def step(state: TrainState, batch: Batch):
         records, packing = batch
@@ -100,6 +113,49 @@ def make_train_step(
         }
 
     return step
+
+
+def _side_by_side(each: Callable, make: Callable, spread: Callable) -> Callable:
+    """The step of all categories from `make`, which makes that of a single one.
+
+    A batch has categories 0, 1, ..., c-1, and again (data/mixture.py).
+    """
+
+    def step(state: TrainState, batch: Batch):
+        categories = len(state.depth_sign)
+
+        def apart(leaf):
+            split = leaf.reshape(-1, categories, *leaf.shape[1:])
+            return jnp.swapaxes(split, 0, 1)
+
+        records = spread(jax.tree.map(apart, _only(batch[0])))
+        state = dataclasses.replace(state, depth_sign=state.depth_sign[:, None])
+        one = lambda own, state, records: make(own)(state, (records, None))
+        state, found = each(one, (APART, 0), (APART, 0))(state, records)
+        special = {
+            "grad_norm": jnp.linalg.norm(found["grad_norm"]),
+            "finite": jnp.all(found["finite"]),
+            "flaw": jnp.ravel(found["flaw"].T),
+            "loss_per_category": found["loss_per_category"][:, 0],
+        }
+        means = {k: jnp.mean(v) for k, v in found.items() if k not in special}
+        return _flat_signs(state), means | special
+
+    return step
+
+
+def _flat_signs(state: TrainState) -> TrainState:
+    """A state whose signs came one by one, [c 1]."""
+    return dataclasses.replace(state, depth_sign=state.depth_sign[:, 0])
+
+
+def _only(records: Records) -> Records:
+    """Records whose category is the first of its network."""
+    seen = records.observation
+    seen = dataclasses.replace(seen, category=jnp.zeros_like(seen.category))
+    if isinstance(records, Labelled):
+        return dataclasses.replace(records, observation=seen)
+    return seen
 
 
 def _accumulate(objective, microbatches, params, parts, key):

@@ -1,0 +1,24 @@
+"""All methods on one set of data, which the command names, in a folder of its own:
+
+    python launch/sweep.py configs/sweeps/peers.py --out=runs/peers/zoo
+    python launch/sweep.py configs/sweeps/peers.py --out=runs/peers/archive \
+        --config.data.dir=DIR
+
+Those that were published with a network per category are trained so, and with one
+network for all. Three shapes of every category in a step, and but for the methods with
+a start 2,000 steps. benchmarks/peers.py makes the table.
+"""
+
+STEPS = {"train.steps": 2000}
+
+RUNS = [
+    {"config": "configs/lfm2d.py", "train.steps": 250},
+    {"config": "configs/lfm2d.py:supervised", "train.steps": 1000},
+    {"config": "configs/lfm2d.py:scratch"} | STEPS,
+    {"config": "configs/lfm3d.py"} | STEPS,
+    *(
+        {"config": f"configs/{peer}.py", "model.alone": alone} | STEPS
+        for alone in (True, False)
+        for peer in ("c3dpo", "deep_nrsfm", "paul", "mlp")
+    ),
+]
