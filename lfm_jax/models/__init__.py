@@ -14,14 +14,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
 from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, paul
+from lfm_jax.models.keypoints import presence
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
-__all__ = ["NETWORKS", "Model", "Start", "build"]
+__all__ = ["NETWORKS", "Model", "Start", "build", "size"]
 
 NETWORKS = {
     "lfm2d": lfm2d.network,
@@ -108,6 +110,27 @@ def build(
     if config.alone:
         return _side_by_side(network, example)
     return _model(network, example)
+
+
+def size(params: PyTree, skeletons: Sequence[Skeleton], *, alone: bool) -> int:
+    """How many numbers are trained.
+
+    Tables of keypoints are padded to the longest category; what pads does not count.
+
+    Args:
+        params: of a network for these categories.
+        skeletons: the categories.
+        alone: every category has a network of its own.
+    """
+    present = presence(skeletons)
+    count, widest = present.shape
+    rows = (count, 1, widest) if alone else (count, widest)
+
+    def used(leaf) -> int:
+        table = leaf.ndim > len(rows) and leaf.shape[: len(rows)] == rows
+        return leaf.size * int(present.sum()) // present.size if table else leaf.size
+
+    return sum(map(used, jax.tree.leaves(params)))
 
 
 def _model(network: nn.Module, example: Observation) -> Model:

@@ -372,6 +372,9 @@ def finish(built: Built, state: TrainState) -> Results:
         "seed": built.config.seed,
         "supervised": built.config.objective.supervised,
         "trained_categories": len(training.skeletons),
+        "parameters": models.size(
+            state.params, training.skeletons, alone=built.config.model.alone
+        ),
         **scores,
         "calibration": calibration(
             trust,

@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import pathlib
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ def read_factorized(path: pathlib.Path) -> Factorized:
     """
     try:
         arrays = _read(path)
-        arrays.pop("source", None)  # only who makes it asks
+        for note in ("source", "seconds"):  # for who makes it, and who asks how fast
+            arrays.pop(note, None)
         rigid = arrays.pop("rigid")
         return Factorized(rigid, Start(**arrays) if arrays else None)
     except (*DAMAGED, TypeError) as error:
@@ -147,7 +149,9 @@ def _factorize(
         row = _kept(path, source)
         if row is None:
             seen = training.observations[index]
+            began = time.perf_counter()
             row = _category(seen, held_out[index], bases, neighbours, seed, width)
+            row["seconds"] = np.float32(time.perf_counter() - began)
             _write(path, row, source)
         rows.append(row)
         _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), count)
