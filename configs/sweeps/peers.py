@@ -10,15 +10,17 @@ a start 2,000 steps. benchmarks/peers.py makes the table.
 """
 
 STEPS = {"train.steps": 2000}
+PUBLISHED_ALONE = ("c3dpo", "deep_nrsfm", "paul")
 
 RUNS = [
     {"config": "configs/lfm2d.py", "train.steps": 250},
-    {"config": "configs/lfm2d.py:supervised", "train.steps": 1000},
-    {"config": "configs/lfm2d.py:scratch"} | STEPS,
-    {"config": "configs/lfm3d.py"} | STEPS,
     *(
         {"config": f"configs/{peer}.py", "model.alone": alone} | STEPS
         for alone in (True, False)
-        for peer in ("c3dpo", "deep_nrsfm", "paul", "mlp")
+        for peer in PUBLISHED_ALONE
     ),
+    {"config": "configs/mlp.py"} | STEPS,
+    {"config": "configs/lfm2d.py:scratch"} | STEPS,
+    {"config": "configs/lfm3d.py"} | STEPS,
+    {"config": "configs/lfm2d.py:supervised", "train.steps": 1000},
 ]
