@@ -4,6 +4,7 @@ The runs are that of test_kill.py but for what compiles nothing anew.
 """
 
 import csv
+import importlib.util
 import pathlib
 import signal
 import subprocess
@@ -92,6 +93,22 @@ def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
     assert "1 of 2 runs" in done.stdout and "failed: {'model.injection': 'no" in (
         done.stdout
     )
+
+
+def test_runs_of_one_start_wait_until_it_is_there(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch/sweep.py")
+    sweep = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sweep", sweep)  # dataclasses look there
+    spec.loader.exec_module(sweep)
+    runs = [
+        sweep.Run({}, [], tmp_path / str(i), tmp_path / f"{i % 2}.npz")
+        for i in range(4)
+    ]
+    waiting, first = runs[1:], {runs[0].workdir: (runs[0], None)}
+    assert sweep._next(waiting, first) == runs[1]
+    assert sweep._next(runs[2:3], first) is None
+    runs[2].start.touch()
+    assert sweep._next(runs[2:], first) == runs[2]
 
 
 @pytest.mark.parametrize(
