@@ -111,8 +111,11 @@ def summary(runs: list[dict[str, float]]) -> tuple[str, str]:
 # ------------------------------------------------------------------------------- runs
 
 
-def minutes(run: pathlib.Path, has_start: bool) -> float:
-    """Of the steps, compilation included, and of the factorization begun with."""
+def minutes(run: pathlib.Path, has_start: bool) -> list[float]:
+    """Of the steps, compilation included, and of the factorization begun with.
+
+    Empty where it was made before its time was kept.
+    """
     lines = [line for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
     before = [0, *(line["step"] for line in lines)]
     seconds = sum(
@@ -121,8 +124,10 @@ def minutes(run: pathlib.Path, has_start: bool) -> float:
     )
     if has_start:
         with np.load(run / workdir.FACTORIZATION, allow_pickle=False) as arrays:
+            if "seconds" not in arrays.files:
+                return []
             seconds += float(arrays["seconds"].sum())
-    return seconds / 60.0
+    return [seconds / 60.0]
 
 
 def describe(config) -> tuple[str, str]:
@@ -142,7 +147,7 @@ def trained(runs: list[pathlib.Path]) -> list[Row]:
         numbers = json.loads((run / "eval.json").read_text())
         row = rows.setdefault(key := describe(config), Row(*key))
         row.parameters = numbers.get("parameters")
-        row.minutes.append(minutes(run, bool(config.model.bases)))
+        row.minutes.extend(minutes(run, bool(config.model.bases)))
         row.runs.append(numbers["categories"])
     return sorted(rows.values(), key=lambda row: "*" in row.name)
 
