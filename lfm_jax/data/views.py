@@ -26,6 +26,7 @@ from lfm_jax.types import Labelled, Observation
 _fit_poses = jax.jit(jax.vmap(fit_pose))
 
 FAMILIES = ("orthographic", "static", "orbit", "upright", "perspective", "real")
+BY_CLIP = ("static", "orbit")  # of which a clip is a film
 MIN_VISIBLE = 4
 
 
@@ -36,6 +37,15 @@ def check_family(camera: str) -> None:
         raise LfmError(
             f"unknown data.camera {camera!r}: did you mean {near!r}? There are "
             f"{', '.join(FAMILIES)}."
+        )
+
+
+def check_clip(camera: str, clip: int) -> None:
+    """Raises LfmError if a family does not make films, of which `clip` frames are."""
+    if clip > 1 and camera not in BY_CLIP:
+        raise LfmError(
+            f"data.camera is {camera!r}, which jumps from frame to frame, and "
+            f"train.clip is {clip}; choose {' or '.join(BY_CLIP)}, or 1."
         )
 
 

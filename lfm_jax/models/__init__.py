@@ -13,15 +13,16 @@ import jax.numpy as jnp
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, paul
+from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, lfm3d_time, mlp, paul
 from lfm_jax.models.start import Start
-from lfm_jax.types import Observation, Skeleton
+from lfm_jax.types import Observation, Past, Skeleton
 
 __all__ = ["NETWORKS", "Model", "Start", "build"]
 
 NETWORKS = {
     "lfm2d": lfm2d.network,
     "lfm3d": lfm3d.network,
+    "lfm3d_time": lfm3d_time.network,
     "mlp": mlp.network,
     "deep_nrsfm": deep_nrsfm.network,
     "c3dpo": c3dpo.network,
@@ -41,11 +42,22 @@ class Model(NamedTuple):
             the losses of some methods need more than the shape.
         begin: normalised observation -> the start in the camera [b n 3], which is what
             the network adds to; None where there is no start.
+        past: keypoints -> what a network that looks back in time knows before the first
+            frame; None of one that does not. Its method "stream" goes on from there.
     """
 
     init: Callable
     apply: Callable
     begin: Callable | None = None
+    past: Callable[[int], Past] | None = None
+
+    @property
+    def context(self) -> int:
+        """How many frames before it the shape of a frame depends on."""
+        if self.past is None:
+            return 0
+        layers, window, _, _ = self.past(1).keys.shape
+        return layers * window
 
 
 def build(
@@ -97,4 +109,5 @@ def build(
             {"params": params}, *inputs, method=method
         ),
         begin=functools.partial(network.apply, {}, method="begin") if start else None,
+        past=getattr(network, "past", None),
     )
