@@ -15,7 +15,7 @@ import ml_collections
 from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
-SHARES = ("objective.hide", "optim.warmup", "optim.average")
+SHARES = ("data.occlusion", "objective.hide", "optim.warmup", "optim.average")
 FROM_ZERO = (
     *("seed", "data.held_out", "data.view_seed", "model.neighbours"),
     "train.patience",
@@ -41,6 +41,8 @@ class DataConfig:
             orbit, upright, perspective or real.
         view_seed: seed of those cameras; not the training seed, so that every run
             sees the same single view of each frame.
+        occlusion: share of the points without 2D, in all parts, each hidden for ten
+            frames of a clip at a time; 3D truth remains.
     """
 
     dir: str = ""
@@ -50,6 +52,7 @@ class DataConfig:
     held_out: int = 0
     camera: str = "orthographic"
     view_seed: int = 0
+    occlusion: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,7 +157,8 @@ def _see(category, category_id, config) -> _Seen | str:
     reason = split.too_few(frames) or views.unseen(category, config.camera)
     if reason:
         return reason
-    view = views.one_view(category, category_id, config.camera, config.view_seed)
+    cameras = config.camera, config.view_seed, config.occlusion
+    view = views.one_view(category, category_id, *cameras)
     usable = view.observation.observed.sum(axis=1) >= views.MIN_VISIBLE
     few = f"fewer than {views.MIN_VISIBLE} visible points"
     if reason := split.too_few(int(usable.sum())):

@@ -131,7 +131,7 @@ def _number(records, rows, sequence, clip):
 
 
 def frame_of(
-    training: TrainingData, per_category: int, clip: int, seed: int
+    training: TrainingData, per_category: int, seed: int, clip: int = 1
 ) -> Callable[[int, int], tuple[int, int]]:
     """A function from a step and a place in its batch to a category and its frame.
 

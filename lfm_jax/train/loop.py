@@ -309,7 +309,7 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
 def _watch(built: Built) -> Watch:
     training, parts = built.dataset.training, built.dataset.split["categories"]
     train = built.config.train
-    place = frame_of(training, train.per_category, train.clip, built.config.seed)
+    place = frame_of(training, train.per_category, built.config.seed, train.clip)
     names = [skeleton.name for skeleton in training.skeletons]
 
     def frame(step: int, example: int) -> tuple[str, int]:
