@@ -10,7 +10,7 @@ from that:
     (none)      the embedded zoo, at a size for two CPU cores
     archive     a folder of keypoint archives, trained longer; name it with
                 --config.data.dir=DIR
-    ablation    eight categories that move, for sweeps
+    ablation    eight categories of the shared archive that move, for sweeps
     frames      3D-LFM, which lifts and aligns every frame by itself, on the same films
     debug       seconds; for tests
 
@@ -39,7 +39,12 @@ METHOD = {
 PRESETS = {
     "archive": {"data.dir": "--config.data.dir", "train.steps": 2000},
     "ablation": {
-        "data.only": "dog,drosophila,eagle,hand21,human_mpii16,ostrich,shark,snake",
+        "data.only": (
+            "accad__human_locomotion,cmu_mocap__human_locomotion,"
+            "mocaptoolbox__human_dance_walk,motionimitation__dog,nsp__cheetah,"
+            "seqik__fly_front_legs,sim__bird,stacmjx__mouse"
+        ),
+        "train.steps": 1000,
         "train.per_category": 32,
     },
     "frames": {
