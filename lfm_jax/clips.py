@@ -30,9 +30,13 @@ def total(values: Float[Array, "b *d"], run: Int[Array, "b"]) -> Float[Array, "b
     return jax.ops.segment_sum(values, run, len(run))[run]
 
 
-def mean(values: Float[Array, "b"], run: Int[Array, "b"]) -> Float[Array, "b"]:
-    """For each frame the mean over the frames of its run."""
-    return total(values, run) / total(jnp.ones_like(values), run)
+def mean(
+    values: Float[Array, "b"], kept: Bool[ArrayLike, "b"], run: Int[Array, "b"]
+) -> Float[Array, "b"]:
+    """For each frame the mean over the frames of its run that are kept; 1 of none."""
+    count = total(kept.astype(values.dtype), run)
+    sums = total(jnp.where(kept, values, 0.0), run)
+    return jnp.where(count > 0.0, sums / jnp.maximum(count, 1.0), 1.0)
 
 
 def velocity(

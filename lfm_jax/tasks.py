@@ -258,7 +258,7 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
         run = clips.runs(labelled.observation) if by_clip else None
         labelled = _turn(keys[0], labelled)
         normal, size, _ = normalise(_hide(keys[1], labelled.observation, config.hide))
-        unit = clips.mean(size, run) if by_clip else size
+        unit = clips.mean(size, normal.observed.any(-1), run) if by_clip else size
         predicted = apply(params, normal, packing) * (size / unit)[:, None, None]
         mask, true = labelled.evaluated, labelled.points3d / unit[:, None, None]
         predicted, true = centre(predicted, mask), centre(true, mask)

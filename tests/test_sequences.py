@@ -1,6 +1,7 @@
 """Laws of films: batches of clips, one alignment for each, errors of motion."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from lfm_jax.data.dataset import TrainingData
 from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.train.sequences import LONGEST, sequence_errors, sequences
+from lfm_jax.train.step import hide
 from lfm_jax.types import Labelled, Observation, Skeleton
 
 N = 7
@@ -244,10 +246,17 @@ def loss(change, alignment="clip", weight=1.0):
     centred = views._centred(np.asarray(known.points3d), np.asarray(known.evaluated))
     size = tasks.normalise(known.observation)[1]
     shape = jnp.asarray(change(centred).astype(np.float32)) / size[:, None, None]
-    terms = tasks.build(config, "lfm3d_time").loss(
-        lambda *_: shape, None, known, None, jax.random.key(0)
-    )
-    return {name: np.asarray(value) for name, value in terms.items()}
+    return {
+        name: np.asarray(value) for name, value in terms(config, shape, known).items()
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def terms(config, shape, known):
+    """The loss of a network that predicts `shape`, whatever it sees."""
+    network = lambda params, seen, packing: params
+    task = tasks.build(config, "lfm3d_time")
+    return task.loss(network, shape, known, None, jax.random.key(0))
 
 
 class TestLoss:
@@ -260,10 +269,10 @@ class TestLoss:
         spin = lambda points: moved(points, 4, np.arange(F))
         np.testing.assert_allclose(loss(spin, "procrustes")["loss"], 0.0, atol=1e-4)
         film = np.bincount(RUN)[RUN] > 1
-        terms = loss(spin)
-        assert (terms["loss_geometry"][film] > 0.02).all()
-        assert (terms["loss_velocity"][np.diff(RUN, prepend=-1) == 0] > 0.05).all()
-        assert (terms["loss"][~film] < 1e-4).all()
+        found = loss(spin)
+        assert (found["loss_geometry"][film] > 0.02).all()
+        assert (found["loss_velocity"][np.diff(RUN, prepend=-1) == 0] > 0.05).all()
+        assert (found["loss"][~film] < 1e-4).all()
 
     def test_velocity_has_its_weight(self):
         noise = lambda p: p + 0.1 * np.random.default_rng(0).normal(size=p.shape)
@@ -272,6 +281,17 @@ class TestLoss:
         np.testing.assert_allclose(
             extra, 2 * one["loss_velocity"], rtol=1e-3, atol=1e-6
         )
+
+    def test_a_frame_that_is_left_out_changes_no_other(self):
+        known, kept = labelled(), np.arange(F) != F - 1
+        config = ObjectiveConfig(supervised=True, alignment="clip", hide=0.0)
+        shape = jnp.asarray(noisy())
+        whole = terms(config, shape, hide(known, jnp.asarray(kept)))
+        short = jax.tree.map(lambda leaf: leaf[:-1], known)
+        alone = terms(config, shape[:-1], short)
+        for name, values in alone.items():
+            np.testing.assert_allclose(whole[name][:-1], values, rtol=1e-3, atol=1e-6)
+            assert whole[name][-1] == 0.0
 
     def test_frames_of_no_clip_are_aligned_one_by_one(self):
         known = dataclasses.replace(labelled().observation, clip=None)
