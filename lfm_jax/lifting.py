@@ -1,6 +1,13 @@
 """Where a trained model meets any number of frames: pads, cuts, compiles once.
 
 Host side, NumPy in and out. Evaluation and serving both lift through here.
+
+A film, as it comes, by a network that looks back in time; of a work directory,
+`serve.read_model` gives model, params and signs:
+
+    past = init_stream(model, keypoints)
+    for frame in film:  # an Observation of one frame
+        prediction, past = stream(model, params, past, frame, sign)
 """
 
 import dataclasses
