@@ -1,4 +1,4 @@
-"""Films: what time, its window and one alignment per clip give; occlusion; the unseen.
+"""Films: what time, its window, clips and their alignment give; occlusion; the unseen.
 
 The last two runs have never seen the dog, which benchmarks/unseen.py lifts by them.
 """
@@ -33,6 +33,7 @@ def _run(method, camera="orbit", window=8, weight=1.0, occlusion=0.0, only=""):
 RUNS = [
     *itertools.starmap(_run, itertools.product(METHODS, ("orbit", "static"))),
     *(_run(TIME, window=window) for window in (1, 2, 4, 16)),
+    *(_run(("lfm3d_time", "clip", frames)) for frames in (4, 8, 32)),
     _run(("lfm3d", "clip", 16)),
     _run(("lfm3d_time", "procrustes", 16)),
     *(_run(TIME, weight=weight) for weight in (0.0, 10.0)),
