@@ -16,7 +16,7 @@ from lfm_jax.data.archive import Category
 from lfm_jax.data.dataset import TrainingData
 from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
-from lfm_jax.train.sequences import LONGEST, sequence_errors, sequences
+from lfm_jax.train.sequences import LONGEST, _errors, sequence_errors, sequences
 from lfm_jax.train.step import hide
 from lfm_jax.types import Labelled, Observation, Skeleton
 
@@ -153,6 +153,14 @@ class TestEntries:
             best = f"ne_{kind}_best_flip_lifted"
             assert by_clip[best] < 1e-3 < 1.0 < by_clip[f"ne_{kind}_lifted"]
             assert by_frame[best] > 1.0
+        frames, shapes = self.frames(), by(some)(self.frames().points3d)
+        run = sequences(frames.observation.category, np.tile(RUN, 3))
+        plain, _, best, _ = map(np.asarray, _errors(frames, shapes, run))
+        other = np.asarray(_errors(frames, shapes * np.float32([1, 1, -1]), run)[0])
+        for number in range(run.max() + 1):
+            rows = run == number
+            one = plain if plain[rows].sum() <= other[rows].sum() else other
+            np.testing.assert_allclose(best[rows], one[rows], rtol=1e-3, atol=1e-3)
 
     def test_sequences_are_of_one_clip_and_not_too_long(self):
         clip = np.repeat([0, 1, 2, 0], [LONGEST, 2 * LONGEST + 1, 1, 3])
