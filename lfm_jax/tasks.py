@@ -43,7 +43,7 @@ from lfm_jax.numerics import (
 )
 from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
 
-ALIGNMENTS = ("pose", "procrustes", "clip", "rotation", "none")
+ALIGNMENTS = ("pose", "clip", "procrustes", "rotation", "none")
 TURNS = 4  # of every shape, to be undone by C3DPO
 CODE_PENALTY = 1e-3  # on the mean square of PAUL's code
 
