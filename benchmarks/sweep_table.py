@@ -5,8 +5,9 @@
 
 A row for every setting that differs within the sweep, in the order of the sweep; seeds
 are averaged: mean over categories, and in brackets the smallest and largest seed.
-Errors are in % of a shape's RMS radius, on the test split. With --by-category a table
-for every category follows.
+Errors are in % of a shape's RMS radius, on the test split; those of films
+(lfm_jax/train/sequences.py) follow where there are any. With --by-category a table for
+every category follows.
 """
 
 import argparse
@@ -21,6 +22,19 @@ COLUMNS = {
     "lifted": "ne_lifted",
     "canonical": "ne_canonical",
     "variance": "shape_variance_ratio_median",
+}
+FILMS = {
+    "FA, best flip": "ne_best_flip_lifted",
+    "SA flat": "ne_sequence_flat",
+    "SA mean shape*": "ne_sequence_mean_shape_lifted",
+    "SA rigid": "ne_sequence_rigid_lifted",
+    "SA": "ne_sequence_lifted",
+    "SA, best flip": "ne_sequence_best_flip_lifted",
+    "velocity flat": "ne_velocity_flat",
+    "velocity mean shape*": "ne_velocity_mean_shape_lifted",
+    "velocity rigid": "ne_velocity_rigid_lifted",
+    "velocity": "ne_velocity_lifted",
+    "velocity, best flip": "ne_velocity_best_flip_lifted",
 }
 
 
@@ -47,10 +61,12 @@ def table(rows: list[dict[str, str]]) -> str:
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in differ), []).append(row)
-    lines = [[*differ, "seeds", *COLUMNS], ["---"] * (len(differ) + 1 + len(COLUMNS))]
+    films = any(row.get("ne_sequence_lifted") for row in rows)
+    columns = COLUMNS | FILMS if films else COLUMNS
+    lines = [[*differ, "seeds", *columns], ["---"] * (len(differ) + 1 + len(columns))]
     for setting, seeds in groups.items():
         values = [
-            [float(row.get(c) or "nan") for row in seeds] for c in COLUMNS.values()
+            [float(row.get(c) or "nan") for row in seeds] for c in columns.values()
         ]
         lines.append([*setting, str(len(seeds)), *map(cell, values)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

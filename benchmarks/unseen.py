@@ -3,9 +3,10 @@
     python benchmarks/unseen.py RUN CATEGORY,CATEGORY,...
 
 RUN has no start, and an encoding that needs no training (rff, sinusoid, laplacian, or
-injection=none); it trained without these categories of its data.dir, and lifts their
-test frames here. The embedding of a category is the mean of those that it knows. Depth
-signs are chosen on validation frames, as always. The yardsticks know the category.
+injection=none), or is 3D-LFM of either kind; it trained without these categories of its
+data.dir, and lifts their test frames here. The embedding of a category, where there are
+any, is the mean of those that it knows. Depth signs are chosen on validation frames, as
+always. The yardsticks know the category.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import numpy as np
 from lfm_jax import models, workdir
 from lfm_jax.checkpoint import read_weights
 from lfm_jax.config import ModelConfig
+from lfm_jax.data import views
 from lfm_jax.data.dataset import open_dataset
 from lfm_jax.lifting import make_predict
 from lfm_jax.train.evaluate import choose_depth_sign, evaluate
@@ -30,6 +32,16 @@ COLUMNS = {
     "lifted": "ne_lifted",
     "better sign": "ne_best_flip_lifted",
 }
+FILMS = {
+    "SA flat": "ne_sequence_flat",
+    "SA mean shape*": "ne_sequence_mean_shape_lifted",
+    "SA": "ne_sequence_lifted",
+    "SA, better sign": "ne_sequence_best_flip_lifted",
+    "velocity flat": "ne_velocity_flat",
+    "velocity mean shape*": "ne_velocity_mean_shape_lifted",
+    "velocity": "ne_velocity_lifted",
+    "velocity, better sign": "ne_velocity_best_flip_lifted",
+}
 
 
 def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
@@ -40,8 +52,9 @@ def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
     dataset = open_dataset(dataclasses.replace(config.data, only=names), str(other))
     skeletons, parts = dataset.training.skeletons, dataset.evaluation
     params = dict(read_weights(folder / "checkpoints").params)
-    known = jnp.mean(params["category"]["embedding"], axis=0)
-    params["category"] = {"embedding": jnp.tile(known, (len(skeletons), 1))}
+    if "category" in params:
+        known = jnp.mean(params["category"]["embedding"], axis=0)
+        params["category"] = {"embedding": jnp.tile(known, (len(skeletons), 1))}
     model = models.build(config.model, skeletons)
     unsigned = np.ones(len(skeletons), np.float32)
     signs = choose_depth_sign(make_predict(model, params, unsigned, skeletons), parts)
@@ -53,14 +66,19 @@ def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
         dataset.training,
         parts,
         [r[: len(s.keypoints)] for r, s in zip(rigid, skeletons, strict=True)],
+        films=config.data.camera in views.BY_CLIP,
     )
     return numbers["categories"] | {"mean": numbers["mean"]}
 
 
 def main(folder: str, names: str) -> None:
-    print("| category | " + " | ".join(COLUMNS) + " |\n" + "|---" * 6 + "|")
-    for name, entry in measure(pathlib.Path(folder), names).items():
-        cells = [f"{entry[key]:.1f}" for key in COLUMNS.values()]
+    entries = measure(pathlib.Path(folder), names)
+    films = "ne_sequence_lifted" in entries["mean"]
+    columns = COLUMNS | FILMS if films else COLUMNS
+    print("| category | " + " | ".join(columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
+    for name, entry in entries.items():
+        cells = [f"{entry.get(key, np.nan):.1f}" for key in columns.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 

@@ -15,7 +15,7 @@ import ml_collections
 from lfm_jax.errors import LfmError
 
 Value = bool | int | float | str
-SHARES = ("objective.hide", "optim.warmup", "optim.average")
+SHARES = ("data.occlusion", "objective.hide", "optim.warmup", "optim.average")
 FROM_ZERO = (
     *("seed", "data.held_out", "data.view_seed", "model.neighbours"),
     "train.patience",
@@ -41,6 +41,8 @@ class DataConfig:
             orbit, upright, perspective or real.
         view_seed: seed of those cameras; not the training seed, so that every run
             sees the same single view of each frame.
+        occlusion: share of the points without 2D, in all parts, each hidden for ten
+            frames of a clip at a time; 3D truth remains.
     """
 
     dir: str = ""
@@ -50,6 +52,7 @@ class DataConfig:
     held_out: int = 0
     camera: str = "orthographic"
     view_seed: int = 0
+    occlusion: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +60,12 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: which: lfm2d, lfm3d, mlp, deep_nrsfm, c3dpo or paul.
+        name: which: lfm2d, lfm3d, lfm3d_time, mlp, deep_nrsfm, c3dpo or paul.
         width: features per token; of deep_nrsfm, atoms of the first dictionary.
         layers: transformer or residual blocks; of deep_nrsfm, dictionaries.
         heads: attention heads.
         encoding: correspondence encoding of lfm2d: rff, sinusoid, laplacian or learned;
-            token encoding of lfm3d: rff or learned.
+            token encoding of lfm3d and lfm3d_time: rff or learned.
         injection: where that of lfm2d enters: none, input, first_last, every, or
             every_2, every_3, ... for every so many blocks.
         inject_values: also add it to the values (the published figure; the text has
@@ -72,9 +75,11 @@ class ModelConfig:
             zero; False as published.
         code: numbers between encoder and decoder of mlp and paul; of c3dpo the shapes
             in its basis, of deep_nrsfm the atoms of the last dictionary.
-        attention: of lfm3d: local (on the skeleton), global, or hybrid for both.
+        attention: of lfm3d and lfm3d_time: local (on the skeleton), global, or hybrid
+            for both.
         alone: every category has a network of its own, and all are trained side by
             side; without a start.
+        window: frames that lfm3d_time looks back on in each layer.
         bases: deformation bases of the factorized models that lfm2d starts from,
             comma-separated, with two models for each number; empty for the published
             network, which must find everything itself, and for lfm3d.
@@ -98,6 +103,7 @@ class ModelConfig:
     code: int = 8
     attention: str = "hybrid"
     alone: bool = False
+    window: int = 8
     bases: str = "2,5,9"
     neighbours: int = 4
     dtype: str = "float32"
@@ -116,8 +122,9 @@ class ObjectiveConfig:
         supervised: learn from 3D labels instead: 3D-LFM, or a yardstick of 2D-LFM.
         alignment: what brings a prediction onto its label, if supervised: pose (the
             camera that fits its 2D, for the yardstick), procrustes (rotation, scale and
-            mirror image, for 3D-LFM), rotation (the same without the mirror image) or
-            none.
+            mirror image, for 3D-LFM), clip (the same, one for all frames of a clip, for
+            3D-LFM-Time), rotation (procrustes without the mirror image) or none.
+        velocity_weight: of the error of motion from frame to frame, in alignment clip.
     """
 
     name: str = "lfm2d"
@@ -125,6 +132,7 @@ class ObjectiveConfig:
     hide: float = 0.1
     supervised: bool = False
     alignment: str = "pose"
+    velocity_weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +161,11 @@ class TrainConfig:
     Attributes:
         steps: updates.
         per_category: shapes of every category in a step (category-balanced).
+        clip: of these so many at a time are consecutive frames, which what looks at
+            time (model.window, objective.alignment clip) needs; 1 for frames in random
+            order. Divides per_category.
         microbatches: equal parts of a step that are computed one after the other, for
-            less memory; divides per_category.
+            less memory; divides per_category / clip.
         patience: end before `steps` when the validation loss of so many validations
             in a row was no lower than before them; 0 never.
         log_every, validate_every, checkpoint_every: in steps.
@@ -162,6 +173,7 @@ class TrainConfig:
 
     steps: int = 150
     per_category: int = 3
+    clip: int = 1
     microbatches: int = 1
     patience: int = 0
     log_every: int = 20

@@ -1,8 +1,16 @@
 """Where a trained model meets any number of frames: pads, cuts, compiles once.
 
 Host side, NumPy in and out. Evaluation and serving both lift through here.
+
+A film, as it comes, by a network that looks back in time; of a work directory,
+`serve.read_model` gives model, params and signs:
+
+    past = init_stream(model, keypoints)
+    for frame in film:  # an Observation of one frame
+        prediction, past = stream(model, params, past, frame, sign)
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -12,8 +20,9 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from lfm_jax import tasks
+from lfm_jax.errors import LfmError
 from lfm_jax.models import Model
-from lfm_jax.types import Observation, Prediction, Skeleton
+from lfm_jax.types import Observation, Past, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
 NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
@@ -34,10 +43,13 @@ def make_predict(
         depth_sign: +1 or -1 per category.
         skeletons: the model's categories; frames are padded to a few widths, so that
             a few compilations serve all of them.
-        chunk: frames lifted at once.
+        chunk: frames lifted at once; more where the model looks far back.
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
+    # what looks back in time has its past in every call, and half of a call for it
+    chunk = max(chunk, 2 * model.context)
+    each = chunk - model.context
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
@@ -49,10 +61,12 @@ def make_predict(
         while width < count:
             width *= 2
         width = min(width, widest)
-        parts = [
-            jax.tree.map(np.asarray, lift(_cut(observation, start, chunk, width)))
-            for start in range(0, frames, chunk)
-        ]
+        parts = []
+        for start in range(0, frames, each):
+            first = max(start - model.context, 0)
+            part = lift(_cut(observation, first, chunk, width))
+            own = slice(start - first, start - first + each)
+            parts.append(jax.tree.map(lambda x, own=own: np.asarray(x)[own], part))
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:frames], *parts)
         return Prediction(
             canonical=whole.canonical[:, :count],
@@ -79,14 +93,73 @@ def _cut(observation: Observation, start: int, chunk: int, width: int) -> Observ
     stop = min(start + chunk, frames)
     pad = functools.partial(_pad, frames=chunk, width=width)
     category = np.full(chunk, observation.category[0], np.int32)
+    clip = observation.clip
+    if clip is not None:
+        clip = np.pad(np.asarray(clip, np.int32)[start:stop], (0, chunk - stop + start))
     return Observation(
         points2d=pad(np.asarray(observation.points2d, np.float32)[start:stop]),
         observed=pad(np.asarray(observation.observed)[start:stop]),
         annotated=pad(np.asarray(observation.annotated)[start:stop]),
         category=category,
+        clip=clip,
     )
 
 
 def _pad(values: np.ndarray, frames: int, width: int) -> np.ndarray:
     padding = [(0, frames - values.shape[0]), (0, width - values.shape[1])]
     return np.pad(values, padding + [(0, 0)] * (values.ndim - 2))
+
+
+# -------------------------------------------------------------------- frame by frame
+
+
+def init_stream(model: Model, keypoints: int) -> Past:
+    """What a model that looks back in time knows before the first frame of a film.
+
+    Args:
+        model: the network.
+        keypoints: of the category, or more: frames may be padded.
+
+    Raises:
+        LfmError: the model lifts every frame by itself.
+    """
+    if model.past is None:
+        raise LfmError(
+            "This network lifts every frame by itself, and has nothing to carry from "
+            "frame to frame: lift as usual."
+        )
+    return model.past(keypoints)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def stream(
+    model: Model,
+    params: PyTree,
+    past: Past,
+    frames: Observation,
+    depth_sign: Float[jax.Array, "b"],
+) -> tuple[Prediction, Past]:
+    """Lifts the next frames of a film, one or more, as they would be in the whole film.
+
+    Memory is that of `past`, which never grows.
+
+    Args:
+        model: the network.
+        params: its parameters.
+        past: what `init_stream`, or the call before, gave.
+        frames: in their order, all of one film, whatever their `clip`.
+        depth_sign: of each, as in `tasks.lift`.
+
+    Returns:
+        The shapes of these frames, and what the next call needs.
+    """
+    film = jnp.zeros_like(jnp.asarray(frames.category))
+    kept = []
+
+    def apply(params, normal, packing):
+        shape, after = model.apply(params, normal, past, packing, method="stream")
+        kept.append(after)
+        return shape
+
+    frames = dataclasses.replace(frames, clip=film)
+    return tasks.lift(apply, params, frames, depth_sign), kept[0]

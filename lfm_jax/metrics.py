@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lfm_jax import numerics
+from lfm_jax import clips, numerics
 from lfm_jax.geometry import procrustes
 from lfm_jax.types import ArrayLike
 
@@ -46,15 +46,37 @@ def mpjpe(predicted: Points, true: Points, mask: Mask) -> PerExample:
     return numerics.masked_mean(distance[..., None], mask)[..., 0]
 
 
-def align(predicted: Points, true: Points, mask: Mask) -> Points:
-    """The prediction moved onto the truth by the least-squares similarity in SO(3)."""
-    alignment = procrustes.align_similarity(predicted, true, mask)
+def align(
+    predicted: Points, true: Points, mask: Mask, run: Int[Array, "b"] | None = None
+) -> Points:
+    """The prediction moved onto the truth by the least-squares similarity in SO(3).
+
+    One for each frame, or for all frames of a run (clips.py).
+    """
+    alignment = procrustes.align_similarity(predicted, true, mask, run=run)
     return procrustes.apply_alignment(alignment, predicted)
 
 
 def pa_mpjpe(predicted: Points, true: Points, mask: Mask) -> PerExample:
     """MPJPE after similarity Procrustes: scale, rotation in SO(3), translation."""
     return mpjpe(align(predicted, true, mask), true, mask)
+
+
+def sequence(
+    predicted: Float[Array, "b n 3"],
+    true: Float[Array, "b n 3"],
+    mask: Bool[Array, "b n"],
+    run: Int[Array, "b"],
+) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
+    """SA-MPJPE and SA-MPVE of each frame, after one similarity for each run.
+
+    The second is the mean distance between velocities, from the frame before; zero for
+    the first frame of a run, which has none.
+    """
+    apart = align(predicted, true, mask, run) - true
+    faster, both = clips.velocity(apart, mask, run)
+    still = jnp.zeros_like(apart)
+    return mpjpe(apart, still, mask), mpjpe(faster, still, both)
 
 
 def pa_mpjpe_best_flip(predicted: Points, true: Points, mask: Mask) -> PerExample:

@@ -174,6 +174,7 @@ class Lifter:
             observed=visible,
             annotated=visible,
             category=np.full(len(points2d), index, np.int32),
+            clip=np.zeros(len(points2d), np.int32),
         )
         prediction = self.predict(scaled)
         miss = metrics.reprojection(

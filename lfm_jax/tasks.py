@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from lfm_jax import losses, metrics
+from lfm_jax import clips, losses, metrics
 from lfm_jax.config import ObjectiveConfig, suggest
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose, unapply_pose
@@ -43,7 +43,7 @@ from lfm_jax.numerics import (
 )
 from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
 
-ALIGNMENTS = ("pose", "procrustes", "rotation", "none")
+ALIGNMENTS = ("pose", "clip", "procrustes", "rotation", "none")
 TURNS = 4  # of every shape, to be undone by C3DPO
 CODE_PENALTY = 1e-3  # on the mean square of PAUL's code
 
@@ -246,19 +246,38 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
     it has to, for the network cannot tell it apart (models/lfm3d.py). Every frame is
     turned about the viewing axis first: that this changes nothing is for the network to
     learn, and each frame has one view only.
+
+    With one alignment per clip, and one turn, it is 3D-LFM-Time's (Fusco et al., 2024):
+    frames keep the sizes that they have beside one another, and how points move from
+    frame to frame has a loss of its own.
     """
 
     def loss(apply, params, labelled, packing, key):
         keys = jax.random.split(key)
+        by_clip = config.alignment == "clip"
+        run = clips.runs(labelled.observation) if by_clip else None
         labelled = _turn(keys[0], labelled)
         normal, size, _ = normalise(_hide(keys[1], labelled.observation, config.hide))
-        predicted, mask = apply(params, normal, packing), labelled.evaluated
-        true = labelled.points3d / size[:, None, None]
+        unit = clips.mean(size, normal.observed.any(-1), run) if by_clip else size
+        predicted = apply(params, normal, packing) * (size / unit)[:, None, None]
+        mask, true = labelled.evaluated, labelled.points3d / unit[:, None, None]
+        predicted, true = centre(predicted, mask), centre(true, mask)
         if config.alignment != "none":
-            mirror = config.alignment == "procrustes"
-            alignment = align_similarity(predicted, true, mask, reflection=mirror)
+            mirror = config.alignment != "rotation"
+            alignment = align_similarity(
+                predicted, true, mask, reflection=mirror, run=run
+            )
             predicted = apply_alignment(alignment, predicted)
-        return {"loss": losses.centred_mean_squared(predicted, true, mask)}
+        geometry = losses.mean_squared(predicted, true, mask)
+        if not by_clip:
+            return {"loss": geometry}
+        moved, both = clips.velocity(predicted, mask, run)
+        velocity = losses.mean_squared(moved, clips.velocity(true, mask, run)[0], both)
+        return {
+            "loss": geometry + config.velocity_weight * velocity,
+            "loss_geometry": geometry,
+            "loss_velocity": velocity,
+        }
 
     return Task(loss)
 
@@ -396,8 +415,8 @@ def _relift(apply, params, normal, turned, packing, key, config):
 
 
 def _turn(key: Key[Array, ""], labelled: Labelled) -> Labelled:
-    """Turns each frame about the viewing axis at random, image and truth alike."""
-    turn = _roll(key, len(labelled.points3d))
+    """Turns each run about the viewing axis at random, image and truth alike."""
+    turn = _roll(key, len(labelled.points3d))[clips.runs(labelled.observation)]
     return dataclasses.replace(
         labelled,
         observation=_turn_image(turn, labelled.observation),

@@ -3,7 +3,7 @@
 Dimension letters, the same in the whole project:
 
     b batch   t time   v views   n keypoints   d features   c categories   k basis
-    r packed rows   l tokens in a packed row
+    r packed rows   l tokens in a packed row   w frames looked back on
 
 Frames and units. `points2d` are image-plane coordinates (x right, y as in the
 source) in the units of the source. A *canonical* shape has no pose: it is centred and
@@ -52,12 +52,17 @@ class Skeleton:
 
 @_tree
 class Observation:
-    """2D keypoints and nothing in 3D: all that a 2D-only task ever sees."""
+    """2D keypoints and nothing in 3D: all that a 2D-only task ever sees.
+
+    `clip` says which frames follow one another: neighbours of one number, which is not
+    negative, are consecutive frames of a clip. None: each frame stands alone.
+    """
 
     points2d: Float[ArrayLike, "*b n 2"]
     observed: Bool[ArrayLike, "*b n"]
     annotated: Bool[ArrayLike, "*b n"]
     category: Int[ArrayLike, "*b"]
+    clip: Int[ArrayLike, "*b"] | None = None
 
     @property
     def observation(self) -> "Observation":
@@ -87,6 +92,23 @@ class Packing:
 
     token: Int[ArrayLike, "r l"]
     segment: Int[ArrayLike, "r l"]
+
+
+@_tree
+class Past:
+    """What a network that looks back keeps of the last w frames, layer by layer.
+
+    Attributes:
+        clip: of each frame, as in Observation; -1 where there was none.
+        seen: which of its points were observed.
+        keys: what the points of later frames compare themselves with.
+        values: what they receive.
+    """
+
+    clip: Int[ArrayLike, "w"]
+    seen: Bool[ArrayLike, "w n"]
+    keys: Float[ArrayLike, "layers w n d"]
+    values: Float[ArrayLike, "layers w n d"]
 
 
 @_tree

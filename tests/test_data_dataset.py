@@ -3,6 +3,7 @@
 Tiny archives, written here: a moving shape in `cat`, single frames in `skull`.
 """
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -57,6 +58,11 @@ def open_usual(tmp_path, **options):
 def everything(opened):
     evaluation = opened.evaluation
     return (*evaluation.train, *evaluation.validation, *evaluation.test)
+
+
+def unfilmed(labelled):
+    """The observation, without its clips."""
+    return dataclasses.replace(labelled.observation, clip=None)
 
 
 def assert_same(a, b):
@@ -116,7 +122,7 @@ def test_training_has_the_2d_of_evaluation_and_nothing_else(tmp_path):
         opened.training.observations, opened.evaluation.train, strict=True
     ):
         assert type(trained) is Observation and type(labelled) is Labelled
-        assert_same(trained, labelled.observation)
+        assert_same(trained, unfilmed(labelled))
     names = [skeleton.name for skeleton in opened.training.skeletons]
     assert names == ["cat", "skull"]
     assert [set(o.category) for o in opened.training.observations] == [{0}, {1}]
@@ -124,6 +130,21 @@ def test_training_has_the_2d_of_evaluation_and_nothing_else(tmp_path):
     np.testing.assert_array_equal(
         opened.training.sequences[1], record["skull"]["train"]
     )
+
+
+def test_what_is_evaluated_knows_its_clips(tmp_path):
+    opened = open_usual(tmp_path)
+    for part in ("train", "validation", "test"):
+        for clips, (name, record), labelled in zip(
+            (6, 60),
+            opened.split["categories"].items(),
+            getattr(opened.evaluation, part),
+            strict=True,
+        ):
+            sequence = category(name, clips=clips).sequence[record[part]]
+            clip = labelled.observation.clip
+            assert clip[0] == 0 and clip.dtype == np.int32
+            np.testing.assert_array_equal(np.diff(clip), np.diff(sequence) != 0)
 
 
 def test_what_is_prepared_has_no_place_for_3d(tmp_path):
@@ -151,7 +172,7 @@ def test_prepared_data_is_reused_and_a_changed_archive_prepared_anew(tmp_path):
     config = DataConfig(dir=str(tmp_path / "archive"))
     second = dataset.open_dataset(config, str(tmp_path / "run"))
     assert len(prepared(tmp_path)) == len(before) + 1
-    assert_same(second.training.observations[0], second.evaluation.train[0].observation)
+    assert_same(second.training.observations[0], unfilmed(second.evaluation.train[0]))
     apart = (
         second.training.observations[0].points2d
         - first.training.observations[0].points2d

@@ -156,6 +156,7 @@ NETWORKS = {
     "bare": {},
     "factorized": {"begin": start(members=3)},
     "graph": {"config": GRAPH},
+    "film": {"config": dataclasses.replace(GRAPH, name="lfm3d_time", window=2)},
 }
 
 

@@ -114,9 +114,9 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
     return Dataset(
         training=_through_tfds(training, pathlib.Path(workdir) / "tfds"),
         evaluation=EvaluationData(
-            train=tuple(_take(one.view, one.rows.train) for one in seen),
-            validation=tuple(_take(one.view, one.rows.validation) for one in seen),
-            test=tuple(_take(one.view, one.rows.test) for one in seen),
+            train=tuple(_in_clips(one, one.rows.train) for one in seen),
+            validation=tuple(_in_clips(one, one.rows.validation) for one in seen),
+            test=tuple(_in_clips(one, one.rows.test) for one in seen),
         ),
         skipped=skipped,
         split=_split_record(config, seen, skipped, fingerprint(training)),
@@ -157,7 +157,8 @@ def _see(category, category_id, config) -> _Seen | str:
     reason = split.too_few(frames) or views.unseen(category, config.camera)
     if reason:
         return reason
-    view = views.one_view(category, category_id, config.camera, config.view_seed)
+    cameras = config.camera, config.view_seed, config.occlusion
+    view = views.one_view(category, category_id, *cameras)
     usable = view.observation.observed.sum(axis=1) >= views.MIN_VISIBLE
     few = f"fewer than {views.MIN_VISIBLE} visible points"
     if reason := split.too_few(int(usable.sum())):
@@ -184,6 +185,16 @@ def _spaced(rows, most):
 
 def _take(view, rows):
     return jax.tree.map(lambda array: array[rows], view)
+
+
+def _in_clips(one, rows):
+    """What is known of these frames, and the clip that each is of, from 0."""
+    record, sequence = _take(one.view, rows), one.category.sequence[rows]
+    clip = np.cumsum(np.diff(sequence, prepend=sequence[:1]) != 0, dtype=np.int32)
+    seen = dataclasses.replace(record.observation, clip=clip)
+    if isinstance(record, Labelled):
+        return dataclasses.replace(record, observation=seen)
+    return seen
 
 
 def _split_record(config, seen, skipped, training_set):

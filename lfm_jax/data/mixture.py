@@ -5,9 +5,14 @@ A step has exactly `per_category` shapes of every category, in a fixed order: ca
 every epoch, and small ones go round more often. Because the order is fixed, so is the
 packing of keypoints into rows, computed once.
 
+Instead of single frames it may be stretches of so many neighbouring frames, `clip`,
+which an epoch cuts at other places than the one before. Each part of a clip in a
+stretch has a number of its own in the batch, in `Observation.clip`.
+
 Rows in a batch are padded to the largest number of keypoints of a category.
 """
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -69,6 +74,7 @@ def training_batches(
     *,
     per_category: int,
     seed: int,
+    clip: int = 1,
     microbatches: int = 1,
     truth: Sequence[Labelled | Observation] | None = None,
 ) -> grain.IterDataset:
@@ -81,6 +87,7 @@ def training_batches(
         training: the frames.
         per_category: shapes of every category in a batch.
         seed: of the order of the frames, and of nothing else.
+        clip: neighbouring frames that stay together.
         microbatches: equal parts of a batch that are computed one after the other; the
             packing is that of a part.
         truth: the same frames with 3D, for tasks that learn from labels.
@@ -88,35 +95,54 @@ def training_batches(
     Raises:
         LfmError: a category of `truth` has no 3D, or the parts are not equal.
     """
-    if per_category % microbatches:
+    if per_category % (microbatches * clip):
         raise LfmError(
-            f"train.per_category is {per_category} and train.microbatches is "
-            f"{microbatches}; make the first a multiple of the second."
+            f"train.per_category is {per_category}, train.microbatches is "
+            f"{microbatches} and train.clip is {clip}; make the first a multiple of "
+            "the product of the others."
         )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
-    packing = densest(counts * (per_category // microbatches))
+    part = np.repeat(counts, clip).tolist()
+    packing = densest(part * (per_category // microbatches // clip))
     records = training.observations if truth is None else _labelled(training, truth)
-    rows, gather = _sampler(training, per_category, seed), _gatherer(records)
+    rows, gather = _sampler(training, per_category, clip, seed), _gatherer(records)
+    sequence = np.concatenate(training.sequences)
+
+    def batch(step):
+        chosen = rows(step)
+        return _number(gather(chosen), chosen, sequence[chosen], clip), packing
+
     return (
         grain.MapDataset.range(sys.maxsize)
-        .map(lambda step: (gather(rows(step)), packing))
+        .map(batch)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
     )
 
 
+def _number(records, rows, sequence, clip):
+    """The records with the numbers of their clips; no two stretches share one."""
+    new = (np.diff(sequence, prepend=-1) != 0) | (np.diff(rows, prepend=-1) != 1)
+    new[::clip] = True
+    number = np.cumsum(new, dtype=np.int32) - 1
+    seen = dataclasses.replace(records.observation, clip=number)
+    if isinstance(records, Labelled):
+        return dataclasses.replace(records, observation=seen)
+    return seen
+
+
 def frame_of(
-    training: TrainingData, per_category: int, seed: int
+    training: TrainingData, per_category: int, seed: int, clip: int = 1
 ) -> Callable[[int, int], tuple[int, int]]:
     """A function from a step and a place in its batch to a category and its frame.
 
     Arguments are those of `training_batches`.
     """
-    rows = _sampler(training, per_category, seed)
+    rows = _sampler(training, per_category, clip, seed)
     frames = [len(observation.category) for observation in training.observations]
     starts = np.cumsum(frames) - frames
 
     def frame(step: int, example: int) -> tuple[int, int]:
-        category = example % len(frames)
+        category = example // clip % len(frames)
         return category, int(rows(step)[example] - starts[category])
 
     return frame
@@ -132,27 +158,34 @@ def _labelled(training, truth):
     return truth
 
 
-def _sampler(training, per_category, seed):
+def _sampler(training, per_category, clip, seed):
     """A function from the step to its rows, counted through all categories.
 
     Grain's own shuffle costs 30 microseconds an element, a tenth of a small training
-    step in all; a permutation an epoch costs next to nothing.
+    step in all; a permutation an epoch costs next to nothing. An epoch of stretches is
+    the frames, as a ring, cut into them from a random frame on.
     """
     frames = [len(observation.category) for observation in training.observations]
     starts = np.cumsum(frames) - frames
 
+    stretches = [-(-count // clip) for count in frames]
+
     @functools.lru_cache(maxsize=2 * len(frames))
     def order(category, epoch):
         random = np.random.default_rng([seed, category, epoch])
-        return starts[category] + random.permutation(frames[category])
+        first = clip * random.permutation(stretches[category])
+        return first + random.integers(frames[category]) if clip > 1 else first
 
-    def row(category, place):
-        epoch, i = divmod(place, frames[category])
+    def first(category, place):
+        epoch, i = divmod(place, stretches[category])
         return order(category, epoch)[i]
 
     def rows(step):
-        places = range(step * per_category, (step + 1) * per_category)
-        return np.array([row(c, p) for p in places for c in range(len(frames))])
+        count = per_category // clip
+        places = range(step * count, (step + 1) * count)
+        begin = [[first(c, p) for c in range(len(frames))] for p in places]
+        inside = np.array(begin)[..., None] + np.arange(clip)
+        return (starts[:, None] + inside % np.array(frames)[:, None]).ravel()
 
     return rows
 

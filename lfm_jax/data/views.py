@@ -11,6 +11,7 @@ orthographic camera that best fits its 2D. Units are those of the source through
 """
 
 import difflib
+import zlib
 from functools import partial
 
 import jax
@@ -26,7 +27,9 @@ from lfm_jax.types import Labelled, Observation
 _fit_poses = jax.jit(jax.vmap(fit_pose))
 
 FAMILIES = ("orthographic", "static", "orbit", "upright", "perspective", "real")
+BY_CLIP = ("static", "orbit")  # of which a clip is a film
 MIN_VISIBLE = 4
+STRETCH = 10  # frames for which a point stays occluded
 
 
 def check_family(camera: str) -> None:
@@ -36,6 +39,15 @@ def check_family(camera: str) -> None:
         raise LfmError(
             f"unknown data.camera {camera!r}: did you mean {near!r}? There are "
             f"{', '.join(FAMILIES)}."
+        )
+
+
+def check_clip(camera: str, clip: int) -> None:
+    """Raises LfmError if a family does not make films, of which `clip` frames are."""
+    if clip > 1 and camera not in BY_CLIP:
+        raise LfmError(
+            f"data.camera is {camera!r}, which jumps from frame to frame, and "
+            f"train.clip is {clip}; choose {' or '.join(BY_CLIP)}, or 1."
         )
 
 
@@ -49,7 +61,11 @@ def unseen(category: Category, camera: str) -> str:
 
 
 def one_view(
-    category: Category, category_id: int, camera: str, view_seed: int
+    category: Category,
+    category_id: int,
+    camera: str,
+    view_seed: int,
+    occlusion: float = 0.0,
 ) -> Labelled | Observation:
     """What one camera sees of each frame; a Labelled where the archive has 3D.
 
@@ -58,10 +74,13 @@ def one_view(
         category_id: written to the observation.
         camera: family of the cameras; one for which `unseen` is empty.
         view_seed: seed of the cameras.
+        occlusion: share of the points that have no 2D, each for stretches of a clip.
     """
     # The same cameras to the last bit whatever accelerator there is.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         points2d, visible, points3d, present = _see(category, camera, view_seed)
+    if occlusion:
+        visible = visible & ~_occluded(category, view_seed, occlusion)
     chosen = np.full(len(points2d), category_id, np.int32)
     observation = Observation(_keep(points2d, visible), visible, visible, chosen)
     if points3d is None:
@@ -82,6 +101,14 @@ def _see(category, camera, view_seed):
         return points2d, visible, points3d, present
     points2d, points3d = _project(category, key, camera, centred, present)
     return points2d, present, points3d, present
+
+
+def _occluded(category, view_seed, share):
+    """Which points something hides, [f n]; the same whatever else is seen."""
+    stretch = np.cumsum(_frame_in_clip(category.sequence) % STRETCH == 0) - 1
+    random = np.random.default_rng([view_seed, zlib.crc32(category.name.encode())])
+    draws = random.random((stretch[-1] + 1, len(category.keypoints)))
+    return draws[stretch] < share
 
 
 def _keep(points, mask):

@@ -13,9 +13,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from lfm_jax import numerics
+from lfm_jax import clips, numerics
 from lfm_jax.geometry import rotations
 from lfm_jax.types import ArrayLike
 
@@ -46,6 +46,7 @@ def align_similarity(
     *,
     scale: bool = True,
     reflection: bool = False,
+    run: Int[Array, "b"] | None = None,
 ) -> Alignment:
     """The similarity that best moves `source` onto `target`.
 
@@ -57,28 +58,31 @@ def align_similarity(
             others leave the rotation arbitrary but valid.
         scale: fit the scale; otherwise it is 1.
         reflection: allow the mirror image where it fits better.
+        run: of each frame, as in clips.py: frames of one run have one alignment; for
+            arrays [b n 3]. None: every frame its own.
 
     Returns:
         The alignment, constant for derivatives.
     """
     source, target = jax.lax.stop_gradient((source, target))
+    pool = (lambda x: x) if run is None else lambda x: clips.total(x, run)
     share = weight.astype(source.dtype)
     mask = share > 0.0
-    total = jnp.sum(share, axis=-1, keepdims=True)
+    total = pool(jnp.sum(share, axis=-1, keepdims=True))
     share = share / jnp.where(total > 0.0, total, 1.0)
     source, target = numerics.keep(source, mask), numerics.keep(target, mask)
-    source_mean = numerics.einsum("...n,...ni->...i", share, source)
-    target_mean = numerics.einsum("...n,...ni->...i", share, target)
+    source_mean = pool(numerics.einsum("...n,...ni->...i", share, source))
+    target_mean = pool(numerics.einsum("...n,...ni->...i", share, target))
     x = numerics.keep(source - source_mean[..., None, :], mask)
     y = numerics.keep(target - target_mean[..., None, :], mask)
     weighted = x * share[..., None]
-    correlation = numerics.einsum("...ni,...nj->...ij", y, weighted)
+    correlation = pool(numerics.einsum("...ni,...nj->...ij", y, weighted))
     rotation = rotations.nearest_rotation(correlation)
     if reflection:
         mirrored = -rotations.nearest_rotation(-correlation)
         better = _trace(mirrored, correlation) > _trace(rotation, correlation)
         rotation = jnp.where(better[..., None, None], mirrored, rotation)
-    size = jnp.sum(weighted * x, axis=(-2, -1))
+    size = pool(jnp.sum(weighted * x, axis=(-2, -1)))
     factor = numerics.safe_divide(_trace(rotation, correlation), size)
     factor = factor if scale else jnp.ones_like(factor)
     moved = numerics.einsum("...ij,...j->...i", rotation, source_mean)

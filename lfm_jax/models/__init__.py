@@ -18,16 +18,17 @@ from jaxtyping import PyTree
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, paul
+from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, lfm3d_time, mlp, paul
 from lfm_jax.models.keypoints import presence
 from lfm_jax.models.start import Start
-from lfm_jax.types import Observation, Skeleton
+from lfm_jax.types import Observation, Past, Skeleton
 
 __all__ = ["NETWORKS", "Model", "Start", "build", "size"]
 
 NETWORKS = {
     "lfm2d": lfm2d.network,
     "lfm3d": lfm3d.network,
+    "lfm3d_time": lfm3d_time.network,
     "mlp": mlp.network,
     "deep_nrsfm": deep_nrsfm.network,
     "c3dpo": c3dpo.network,
@@ -51,12 +52,23 @@ class Model(NamedTuple):
             them: `each(function, in_axes, out_axes)(*inputs)` is function(model,
             *inputs) for the model of every category, in which the category has index 0;
             axes are those of `jax.vmap`.
+        past: keypoints -> what a network that looks back in time knows before the first
+            frame; None of one that does not. Its method "stream" goes on from there.
     """
 
     init: Callable
     apply: Callable
     begin: Callable | None = None
     each: Callable | None = None
+    past: Callable[[int], Past] | None = None
+
+    @property
+    def context(self) -> int:
+        """How many frames before it the shape of a frame depends on."""
+        if self.past is None:
+            return 0
+        layers, window, _, _ = self.past(1).keys.shape
+        return layers * window
 
 
 def build(
@@ -142,6 +154,7 @@ def _model(network: nn.Module, example: Observation) -> Model:
             {"params": params}, *inputs, method=method
         ),
         begin=begin,
+        past=getattr(network, "past", None),
     )
 
 

@@ -25,7 +25,8 @@ at observed tokens alone. Without edges every keypoint is the neighbour of every
 Input is normalised: centred, RMS radius 1 over observed points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -67,10 +68,24 @@ class LFM3D(nn.Module):
     attention: str
     adjacent: Bool[ArrayLike, "c n n"]
 
-    @nn.compact
     def __call__(
         self, observation: Observation, packing: Packing | None = None
     ) -> Float[Array, "b n 3"]:
+        return self.lift(observation, packing)
+
+    @nn.compact
+    def lift(
+        self,
+        observation: Observation,
+        packing: Packing | None,
+        after: Callable | None = None,
+    ) -> Float[Array, "b n 3"]:
+        """The shape.
+
+        Args:
+            observation, packing: as for all networks.
+            after: (layer, tokens) -> tokens, what follows each block besides.
+        """
         observed = observation.observed
         points = keep(jnp.asarray(observation.points2d), observed)
         count = points.shape[-2]  # a batch may be narrower than the widest category
@@ -82,6 +97,7 @@ class LFM3D(nn.Module):
         for layer in range(self.layers):
             block = Block(self.heads, self.attention, name=f"block_{layer:02d}")
             tokens = block(tokens, near, seen)
+            tokens = after(layer, tokens) if after else tokens
         tokens = nn.gelu(nn.Dense(self.width, name="decoder")(tokens))
         shape = nn.Dense(3, name="head")(tokens)
         shape = from_rows(shape, packing, points.shape[:2])
@@ -172,21 +188,24 @@ def network(
     Raises:
         LfmError: an encoding or attention that is none.
     """
+    return LFM3D(**attributes(config, skeletons))
+
+
+def attributes(config: ModelConfig, skeletons: Sequence[Skeleton]) -> dict[str, Any]:
+    """Those of `LFM3D`, as a config has them.
+
+    Raises:
+        LfmError: an encoding or attention that is none.
+    """
     if config.encoding not in ENCODINGS:
         raise LfmError(
-            f"model.encoding is {config.encoding!r}; of lfm3d choose "
+            f"model.encoding is {config.encoding!r}; of {config.name} choose "
             f"{' or '.join(ENCODINGS)}."
         )
     if config.attention not in ATTENTION:
         raise LfmError(
             f"model.attention is {config.attention!r}; choose {', '.join(ATTENTION)}."
         )
-    return LFM3D(
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        encoding=config.encoding,
-        sigma=config.sigma,
-        attention=config.attention,
-        adjacent=adjacency(skeletons),
-    )
+    names = ("width", "layers", "heads", "encoding", "sigma", "attention")
+    own = {name: getattr(config, name) for name in names}
+    return own | {"adjacent": adjacency(skeletons)}

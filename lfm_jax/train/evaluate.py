@@ -39,6 +39,7 @@ from jaxtyping import PyTree
 from lfm_jax import metrics, numerics
 from lfm_jax.data.dataset import EvaluationData, TrainingData
 from lfm_jax.geometry import pose
+from lfm_jax.train import sequences
 from lfm_jax.types import Labelled, Observation, Prediction
 
 CHUNK = 512  # frames in one call
@@ -59,6 +60,7 @@ def evaluate(
     start: Predict | None = None,
     split: str = "test",
     perspective: bool = False,
+    films: bool = False,
 ) -> dict:
     """Scores a model and its yardsticks.
 
@@ -72,6 +74,8 @@ def evaluate(
         start: lifts by what training began with, its own signs applied.
         split: which frames are scored: "test", "validation" or "train".
         perspective: the cameras are; no sign is then chosen by 3D.
+        films: the cameras make films of clips, which then have errors of their own
+            (sequences.py).
 
     Returns:
         "categories", an entry for each; "mean", over the "mean_categories" that have
@@ -88,16 +92,22 @@ def evaluate(
 
     canonical, posed, lifted = _lift_all(predict, records, width)
     scores = _chunked(_score, frames, canonical, posed, lifted)
-    scores |= _score_shapes(
-        "mean_shape", _mean_shapes(library), frames, validation, perspective
-    )
-    scores |= _score_shapes("rigid", rigid, frames, validation, perspective)
+    lifts = {"lifted": lifted, "flat": _chunked(_flat, frames)}
+    yardsticks = {"mean_shape": _mean_shapes(library), "rigid": rigid}
+    for name, shapes in yardsticks.items():
+        errors, lifts[f"{name}_lifted"] = _score_shapes(
+            name, shapes, frames, validation, perspective
+        )
+        scores |= errors
     if start is not None:
         before = _chunked(_score, frames, *_lift_all(start, records, width))
         scores["ne_start"] = before["ne_canonical"]
         scores["ne_start_lifted"] = before["ne_lifted"]
 
     entries = _entries(training, frames, scores, canonical, library)
+    if films:
+        found = sequences.sequence_errors(records, frames, lifts)
+        entries = {k: e | s for (k, e), s in zip(entries.items(), found, strict=True)}
     return _with_means(entries)
 
 
@@ -241,12 +251,9 @@ _ne_of_each = jax.vmap(metrics.ne, in_axes=(0, None, None))
 @jax.jit
 def _score(frames: Labelled, canonical, posed, lifted) -> dict:
     seen, true, mask = frames.observation, frames.points3d, frames.evaluated
-    # what was not observed lies, for want of better, at the centroid of what was
-    centroid = numerics.masked_mean(seen.points2d, seen.observed)[:, None]
-    xy = jnp.where(seen.observed[..., None], seen.points2d, centroid)
-    flat = jnp.concatenate([xy, jnp.zeros_like(xy[..., :1])], axis=-1)
     ours = jnp.stack([lifted, canonical])
-    shapes = jnp.concatenate([ours, metrics.mirror_depth(ours), flat[None]])
+    flat = _flat(frames)[None]
+    shapes = jnp.concatenate([ours, metrics.mirror_depth(ours), flat])
     errors = _ne_of_each(shapes, true, mask)
     best = jnp.minimum(errors[:2], errors[2:4])
     return {
@@ -261,6 +268,15 @@ def _score(frames: Labelled, canonical, posed, lifted) -> dict:
         "stress": metrics.stress(lifted, true, mask),
         "reprojection": metrics.reprojection(posed, seen.points2d, seen.annotated),
     }
+
+
+@jax.jit
+def _flat(frames: Labelled) -> jax.Array:
+    """What was not observed lies, for want of better, at the centroid of what was."""
+    seen = frames.observation
+    centroid = numerics.masked_mean(seen.points2d, seen.observed)[:, None]
+    xy = jnp.where(seen.observed[..., None], seen.points2d, centroid)
+    return jnp.concatenate([xy, jnp.zeros_like(xy[..., :1])], axis=-1)
 
 
 @jax.jit
@@ -290,8 +306,9 @@ def _lift_shape(frames: Labelled, shape) -> tuple[jax.Array, jax.Array]:
 
 def _score_shapes(
     name: str, shapes, frames: Labelled, validation: Labelled, perspective: bool
-) -> dict:
-    """Errors of one shape per category, as it is and lifted, in the chosen sign."""
+) -> tuple[dict, np.ndarray]:
+    """Errors of one shape per category, as it is and lifted, in the chosen sign; and
+    the lifted shapes."""
     held_out = _chunked(
         _lift_shape, validation, shapes[validation.observation.category]
     )
@@ -299,11 +316,13 @@ def _score_shapes(
     mirrored = mirrored[frames.observation.category]
     shape = shapes[frames.observation.category]
     canonical = _chunked(_both_signs, frames, shape)
-    lifted = _chunked(_both_signs, frames, _chunked(_lift_shape, frames, shape)[1])
+    lifts = _chunked(_lift_shape, frames, shape)[1]
+    lifted = _chunked(_both_signs, frames, lifts)
+    lifts[..., 2] *= np.where(mirrored, -1.0, 1.0).astype(lifts.dtype)[:, None]
     return {
         f"ne_{name}": np.where(mirrored, canonical["mirrored"], canonical["plain"]),
         f"ne_{name}_lifted": np.where(mirrored, lifted["mirrored"], lifted["plain"]),
-    }
+    }, lifts
 
 
 @jax.jit
@@ -406,6 +425,7 @@ IN_MEAN = (
     *("ne_rigid", "ne_rigid_lifted", "ne_start", "ne_start_lifted"),
     *("ne_best_flip", "ne_best_flip_lifted"),
     *("nearest_train", "reprojection"),
+    *sequences.MEANS,
 )
 
 

@@ -27,7 +27,8 @@ from jaxtyping import PyTree
 from lfm_jax import models, sharding, tasks
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, suggest
-from lfm_jax.data.dataset import Dataset, open_dataset
+from lfm_jax.data import views
+from lfm_jax.data.dataset import Dataset, TrainingData, open_dataset
 from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
@@ -58,7 +59,7 @@ from lfm_jax.workdir import (
 )
 
 MODES = ("train_and_eval", "train", "eval")
-VALIDATION = 8  # frames of every category in the validation loss
+VALIDATION = 8  # frames of every category in the validation loss, or one clip
 HELD_OUT = "validation_loss_2d"  # what metrics.jsonl calls it
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ class Built:
 
 def build(config: Config, workdir: pathlib.Path) -> Built:
     """Opens the data, factorizes it, and compiles nothing yet."""
+    views.check_clip(config.data.camera, config.train.clip)
     dataset = open_dataset(config.data, str(workdir))
     training = dataset.training
     claim_file(workdir / SPLIT, dataset.split)
@@ -150,6 +152,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         training,
         per_category=config.train.per_category,
         seed=config.seed,
+        clip=config.train.clip,
         microbatches=config.train.microbatches,
         truth=dataset.evaluation.train if config.objective.supervised else None,
     )
@@ -171,7 +174,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         abstract=abstract,
         init=init,
         step=step,
-        validate=_validation_loss(dataset, model, mesh),
+        validate=_validation_loss(dataset, model, mesh, config.train.clip),
         batches=batches,
     )
 
@@ -203,14 +206,18 @@ def place(
     )
 
 
-def _validation_loss(dataset: Dataset, model: models.Model, mesh: Mesh) -> Callable:
+def _validation_loss(
+    dataset: Dataset, model: models.Model, mesh: Mesh, clip: int
+) -> Callable:
     """params -> L_2d of a fixed batch of validation frames, equal for all categories.
 
     It reads 2D alone: what watches training must not know 3D.
     """
     seen = [part.observation for part in dataset.evaluation.validation]
-    held_out = dataclasses.replace(dataset.training, observations=tuple(seen))
-    batches = training_batches(held_out, per_category=VALIDATION, seed=0)
+    sequences = tuple(np.asarray(one.clip) for one in seen)
+    held_out = TrainingData(dataset.training.skeletons, tuple(seen), sequences)
+    frames = clip * -(-VALIDATION // clip)
+    batches = training_batches(held_out, per_category=frames, seed=0, clip=clip)
     observation, packing = sharding.put_batch(next(iter(batches)), mesh)
 
     @jax.jit
@@ -301,7 +308,8 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
 
 def _watch(built: Built) -> Watch:
     training, parts = built.dataset.training, built.dataset.split["categories"]
-    place = frame_of(training, built.config.train.per_category, built.config.seed)
+    train = built.config.train
+    place = frame_of(training, train.per_category, built.config.seed, train.clip)
     names = [skeleton.name for skeleton in training.skeletons]
 
     def frame(step: int, example: int) -> tuple[str, int]:
@@ -361,6 +369,7 @@ def finish(built: Built, state: TrainState) -> Results:
         built.rigid,
         start=built.model.begin and _predict(built, None, _signs(built, None)),
         perspective=built.config.data.camera == "perspective",
+        films=built.config.data.camera in views.BY_CLIP,
     )
     _refuse_nonfinite(scores["categories"])
     trust = _trust(built, predict)

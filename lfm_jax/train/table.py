@@ -70,6 +70,7 @@ def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
         f"OURS lifted beats rigid in {rigid} of {len(scored)} categories, "
         f"mean* in {mean}.",
         *_best_flip(eval_json["mean"]),
+        *_films(eval_json["mean"]),
         *(
             f"{name}: no 3D truth, so its depth sign is undetermined."
             for name, entry in eval_json["categories"].items()
@@ -91,4 +92,17 @@ def _best_flip(mean: dict) -> list[str]:
     return [
         "OURS in the better depth sign of every frame: "
         f"lifted {lifted:.1f}, canonical {canonical:.1f}."
+    ]
+
+
+def _films(mean: dict) -> list[str]:
+    """SA-MPJPE and SA-MPVE (train/sequences.py), where there are films."""
+    shown = {"flat": "flat", "rigid_lifted": "rigid", "mean_shape_lifted": "mean*"}
+    shown |= {"lifted": "OURS", "best_flip_lifted": "in the better sign of each"}
+    return [
+        f"{title} after one alignment per sequence: "
+        + ", ".join(f"{x} {mean[f'ne_{kind}_{name}']:.1f}" for name, x in shown.items())
+        + "."
+        for kind, title in (("sequence", "positions"), ("velocity", "velocities"))
+        if f"ne_{kind}_lifted" in mean
     ]
