@@ -83,7 +83,6 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     # what the file does not say was the default before there was a choice
     stored = lambda path: dataclasses.asdict(read_config(path))
     claim_file(workdir / CONFIG, dataclasses.asdict(config), stored)
-    write_json(workdir / "versions.json", versions())
     try:
         yield
     except LfmError:

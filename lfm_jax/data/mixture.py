@@ -71,6 +71,7 @@ def training_batches(
     seed: int,
     microbatches: int = 1,
     truth: Sequence[Labelled | Observation] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """An endless, checkpointable stream of `(records, Packing)` NumPy batches.
 
@@ -84,6 +85,7 @@ def training_batches(
         microbatches: equal parts of a batch that are computed one after the other; the
             packing is that of a part.
         truth: the same frames with 3D, for tasks that learn from labels.
+        share: (i, k) for rows of part i of a batch cut in k; the packing stays whole.
 
     Raises:
         LfmError: a category of `truth` has no 3D, or the parts are not equal.
@@ -94,12 +96,19 @@ def training_batches(
             f"{microbatches}; make the first a multiple of the second."
         )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
+    size, (index, parts) = per_category * len(counts), share
+    if size % parts:
+        raise LfmError(
+            f"A batch of {size} shapes cannot be shared by {parts} processes; make "
+            f"train.per_category a multiple of {parts}."
+        )
+    own = slice(index * size // parts, (index + 1) * size // parts)
     packing = densest(counts * (per_category // microbatches))
     records = training.observations if truth is None else _labelled(training, truth)
     rows, gather = _sampler(training, per_category, seed), _gatherer(records)
     return (
         grain.MapDataset.range(sys.maxsize)
-        .map(lambda step: (gather(rows(step)), packing))
+        .map(lambda step: (gather(rows(step)[own]), packing))
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
     )
 
