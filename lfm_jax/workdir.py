@@ -183,7 +183,7 @@ def read_json(path: pathlib.Path) -> Any:
             f"There is no {path.name} to be read in {path.parent}; is that the "
             "--workdir of a run?"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LfmError(f"{path} is damaged ({error}); delete it.") from error
 
 
