@@ -94,9 +94,10 @@ def _leave(error: BaseException) -> NoReturn:
     if isinstance(error, LfmError):
         print(error, file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
+        print("stopped; the same commands go on", file=sys.stderr)
         status = 130
     elif _SIGNS.search(str(error)):
-        print(LOST, file=sys.stderr)
+        print(f"{LOST} ({str(error).splitlines()[0]})", file=sys.stderr)
     else:
         status = 1
         traceback.print_exception(error)

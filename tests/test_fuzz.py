@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lfm_jax.data.archive import read_category
-from lfm_jax.data.readers import read_keypoints
+from lfm_jax.data.readers import apart, read_keypoints
 from lfm_jax.errors import LfmError
 from lfm_jax.writers import read_lifted
 
@@ -93,6 +93,17 @@ def test_datasets_that_were_never_written_are_refused(tmp_path):
         file.create_dataset("data", (1 << 30, 4), "f8", chunks=(1 << 16, 4))
     assert (tmp_path / "a.nwb").stat().st_size < 1e6
     refused(tmp_path / "a.nwb", "unfold")
+
+
+def test_a_library_that_works_for_ever_is_ended(tmp_path, monkeypatch):
+    program = (
+        "import pathlib, sys; from lfm_jax.data.readers import apart; apart._WORK = 0\n"
+        "apart._limit(pathlib.Path(sys.argv[1]))\n"
+        "while True: pass"
+    )
+    monkeypatch.setattr(apart, "_PROGRAM", program)
+    (tmp_path / "a.nwb").touch()
+    refused(tmp_path / "a.nwb", "HDF5 library fails")
 
 
 def test_one_frame_of_thousands_does_not_make_as_many_individuals(tmp_path):

@@ -65,7 +65,7 @@ def train(directory, at=STEPS, act=None):
     skeletons = data.training.skeletons
     network = ModelConfig(width=16, layers=2, heads=2, bases="", gate=False)
     steps = TrainConfig(steps=STEPS, per_category=2, checkpoint_every=SAVE, log_every=1)
-    config = Config(model=network, train=steps)
+    config = Config(model=network, train=steps, mesh="fsdp")  # each keeps its part
     batches = training_batches(
         data.training, per_category=2, seed=0, share=processes.share()
     )
