@@ -279,6 +279,8 @@ def mutate(content: bytes, size: int, change: Callable[[bytes, int], bytes]) -> 
         with zipfile.ZipFile(io.BytesIO(content)) as old:
             members = {name: old.read(name) for name in old.namelist()}
     except Exception:  # already damaged
+        members = {}
+    if not members:
         return change(content, size)
     name = list(members)[len(content) // 2 % len(members)]
     members[name] = change(members[name], size)

@@ -1,6 +1,7 @@
 """Damage and traps are refused in a sentence; benchmarks/fuzz.py looks for more."""
 
 import io
+import json
 import pathlib
 import pickle
 import re
@@ -79,6 +80,20 @@ def test_arrays_of_nothing_are_refused(tmp_path):
         file.writestr("points2d.npy", npy(POINTS))
         file.writestr("names.npy", b"\x93NUMPY\1\0" + b"\x76\0" + header)
     refused(tmp_path / "a.npz", "names is not a plain array")
+
+
+@pytest.mark.parametrize("letter", [0x110000, 0xD800])
+@pytest.mark.parametrize("order", "<>")
+def test_letters_that_do_not_exist_are_refused(tmp_path, letter, order):
+    names = np.array([97, 98, 99, letter], f"{order}u4").view(f"{order}U1")
+    np.savez(tmp_path / "a.npz", points2d=POINTS, names=names)
+    refused(tmp_path / "a.npz", "names is not a plain array")
+    rows = [{"id": 1, "keypoints": ["a", "\ud800"]}]
+    seen = [{"category_id": 1, "keypoints": [1, 1, 2] * 2}]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"categories": rows, "annotations": seen})
+    )
+    refused(tmp_path / "a.json", "no text")
 
 
 def test_members_that_are_no_arrays_are_refused(tmp_path):

@@ -51,13 +51,22 @@ def read_arrays(
             f"{path} {reason}: write it again with numpy.savez and plain arrays."
         ) from error
     for key, array in arrays.items():
-        # an array of nothing, however often, has no bytes and can have any length
-        hollow = isinstance(array, np.ndarray) and array.size and not array.nbytes
-        if hollow or not isinstance(array, np.ndarray):
+        if not _is_plain(array):
             raise LfmError(
                 f"{path}: {key} is not a plain array: write it with numpy.savez."
             )
     return arrays, others
+
+
+def _is_plain(array: object) -> bool:
+    """Whether it is an array, in which every number of a letter is one of Unicode's."""
+    if not isinstance(array, np.ndarray) or (array.size and not array.nbytes):
+        return False  # what takes no bytes can have any length
+    if array.dtype.kind != "U" or not array.size:
+        return True
+    letters = array.reshape(-1).view(f"{array.dtype.str[0]}u4")
+    half = letters >> 11 == 0xD800 >> 11  # of a pair, which no file can be written with
+    return bool(np.all((letters < 0x110000) & ~half))
 
 
 def _refuse_traps(path, members: list[zipfile.ZipInfo], keys) -> None:
