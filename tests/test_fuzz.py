@@ -118,7 +118,10 @@ def test_a_library_that_works_for_ever_is_ended(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(apart, "_PROGRAM", program)
     (tmp_path / "a.nwb").touch()
-    refused(tmp_path / "a.nwb", "HDF5 library fails")
+    with pytest.raises(LfmError, match="HDF5 library fails") as error:
+        read_keypoints(tmp_path / "a.nwb")
+    # not by the clock, which goes on while others work
+    assert isinstance(error.value.__cause__, subprocess.CalledProcessError)
 
 
 def test_one_frame_of_thousands_does_not_make_as_many_individuals(tmp_path):
