@@ -7,6 +7,7 @@ final name only when it is complete. The newest two are kept.
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import pathlib
@@ -19,11 +20,13 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from orbax.checkpoint import v1 as ocp
 
+from lfm_jax import processes
 from lfm_jax.errors import LfmError
 from lfm_jax.types import TrainState
 from lfm_jax.workdir import DIGESTS, digests, read_json, write_json
 
 KEEP = 2
+PLACE = "process_0-of-1.json"  # as Grain has it
 RESERVE = 1 << 20  # bytes beyond the arrays
 
 _log = logging.getLogger(__name__)
@@ -70,9 +73,10 @@ class Checkpoints:
         try:
             with _quiet():
                 self._orbax.save_checkpointables(
-                    step, {"state": state, "data": batches}, force=True
+                    step, {"state": state, "data": _Place(batches)}, force=True
                 )
-            write_json(path / DIGESTS, digests(path))
+            if processes.first():
+                write_json(path / DIGESTS, digests(path))
         except (OSError, ValueError) as error:
             # The writer below Orbax reports a full disk as a ValueError.
             raise LfmError(
@@ -105,26 +109,59 @@ class Checkpoints:
             LfmError: the checkpoint is of another model or optimiser, or every
                 checkpoint is damaged.
         """
-        wanted = {"state": state} | ({} if batches is None else {"data": batches})
-        found = self.steps
-        while self.steps:
-            step = self.steps[-1]
+        if not self.steps:
+            return None
+        with processes.first_goes_first("looks for a checkpoint"):
+            step, saved = self._newest()
+        self._orbax.reload()
+        _compare(_leaves(saved), _leaves(state), self._directory / str(step))
+        wanted = {"state": state}
+        if batches is not None:
+            wanted["data"] = _Place(batches)
+        return self._orbax.load_checkpointables(step, wanted)["state"]
+
+    def _newest(self) -> tuple[int, PyTree]:
+        """The newest step that can be read and its tree; damaged ones are set aside."""
+        for step in reversed(_steps(self._directory)):
             path = self._directory / str(step)
             try:
-                saved = _saved_tree(path)
+                return step, _saved_tree(path)
             except _DamagedError as error:
                 _log.warning("%s: it is set aside and the one before is used.", error)
                 path.rename(self._directory / f"damaged-{step}-{time.time_ns()}")
-                self._orbax.reload()
-                continue
-            _compare(_leaves(saved), _leaves(state), path)
-            return self._orbax.load_checkpointables(step, wanted)["state"]
-        if found:
-            raise LfmError(
-                f"No checkpoint in {self._directory} can be read, all are set aside; "
-                "run the same command to start again."
-            )
-        return None
+        raise LfmError(
+            f"No checkpoint in {self._directory} can be read, all are set aside; "
+            "run the same command to start again."
+        )
+
+
+class _Place:
+    """Where an iterator stands, as Orbax wants it. All processes stand at the same
+    place: the first writes it, and any number of them goes on from there."""
+
+    def __init__(self, batches: Iterator):
+        self._batches = batches
+
+    async def save(self, directory):
+        text = json.dumps(self._batches.get_state(), indent=4)
+
+        async def write():
+            folder = await directory.await_creation()
+            if processes.first():
+                (folder / PLACE).write_text(text)
+
+        return write()
+
+    async def load(self, directory):
+        async def read():
+            self._batches.set_state(json.loads((directory / PLACE).read_text()))
+
+        return read()
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+    """The steps there are checkpoints of, oldest first."""
+    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit())
 
 
 def _size(state: TrainState) -> int:
@@ -166,10 +203,10 @@ def read_weights(directory: pathlib.Path) -> Weights:
         LfmError: there is no checkpoint, or it is damaged.
     """
     directory = directory.absolute()
-    steps = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
+    steps = _steps(directory)
     if not steps:
         raise LfmError(f"There is no checkpoint in {directory}; train first.")
-    path = directory / str(max(steps))
+    path = directory / str(steps[-1])
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     try:
         saved = _saved_tree(path)
@@ -182,7 +219,7 @@ def read_weights(directory: pathlib.Path) -> Weights:
             saved[name],
         )
     loaded = ocp.load(path, wanted, checkpointable_name="state")
-    return Weights(max(steps), loaded["averaged"], np.asarray(loaded["depth_sign"]))
+    return Weights(steps[-1], loaded["averaged"], np.asarray(loaded["depth_sign"]))
 
 
 # ----------------------------------------------------------------------------

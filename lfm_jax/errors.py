@@ -9,3 +9,7 @@ sentence and exits with 2; a traceback means a defect of ours.
 
 class LfmError(Exception):
     """Bad input, said in one sentence that the user can act on."""
+
+    def __init__(self, sentence: str):
+        # Files are quoted, and may hold line breaks or what steers a terminal.
+        super().__init__("".join(c if c.isprintable() else " " for c in sentence))

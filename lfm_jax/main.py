@@ -3,7 +3,8 @@
 python -m lfm_jax.main --config=configs/lfm2d.py --workdir=runs/lfm2d
 
 The same command goes on where its work directory stands. Bad input ends in one
-sentence on stderr and exit status 2.
+sentence on stderr and exit status 2. Several processes train together where each is
+given its --process, and the same flags otherwise.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where all files of the run go.")
 _MODE = flags.DEFINE_string("mode", "train_and_eval", "train_and_eval, train or eval.")
+_PROCESS = flags.DEFINE_string(
+    "process", "", "Of several: INDEX/COUNT@HOST:PORT of the first, or auto."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -34,17 +38,20 @@ def main(arguments: Sequence[str]) -> None:
     with _readable():
         config = from_config_dict(_CONFIG.value)
     # Imported late, so that help and mistakes come back at once.
+    from lfm_jax import processes
     from lfm_jax.train.loop import train_and_evaluate
 
-    logging.getLogger("lfm_jax").setLevel(logging.INFO)
     # libraries log much, and say where they look for accelerators
     for name in ("absl", "jax"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    results = train_and_evaluate(config, _WORKDIR.value, _MODE.value)
-    if results is not None:
-        from lfm_jax.viz.report import report_run
+    with processes.joined(_PROCESS.value):
+        level = logging.INFO if processes.first() else logging.ERROR
+        logging.getLogger("lfm_jax").setLevel(level)
+        results = train_and_evaluate(config, _WORKDIR.value, _MODE.value)
+        if results is not None:
+            from lfm_jax.viz.report import report_run
 
-        report_run(results, pathlib.Path(_WORKDIR.value))
+            report_run(results, pathlib.Path(_WORKDIR.value))
 
 
 def parse_flags(arguments: Sequence[str]) -> list[str]:

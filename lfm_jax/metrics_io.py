@@ -25,10 +25,14 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        else:
             _log.warning("%s: a damaged line was left out", path)
     return lines
 
@@ -39,17 +43,21 @@ class MetricsWriter:
     Args:
         path: the file; made if missing.
         step: the step the run goes on from; later lines are dropped.
+        silent: write nothing, as another process does.
 
     Attributes:
         kept: the lines up to that step.
     """
 
-    def __init__(self, path: pathlib.Path, step: int):
+    def __init__(self, path: pathlib.Path, step: int, silent: bool = False):
         self.kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in self.kept))
-        self._path = path
+        self._path, self._silent = path, silent
+        if not silent:
+            write_text(path, "".join(json.dumps(line) + "\n" for line in self.kept))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self._silent:
+            return
         line = json.dumps({"step": step, **scalars}) + "\n"
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line)
@@ -62,8 +70,8 @@ class Progress:
     checkpoints) that `pause` covers.
     """
 
-    def __init__(self, step: int, steps: int):
-        terminal = sys.stderr.isatty()
+    def __init__(self, step: int, steps: int, silent: bool = False):
+        terminal = sys.stderr.isatty() and not silent
         self._bar = (
             tqdm.tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
             if terminal

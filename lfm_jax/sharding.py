@@ -1,7 +1,8 @@
 """Where arrays live: one mesh with one named axis, "data"; the only room that says so.
 
-Every batch is split over the devices along its first axis, evenly or not. What is
-trained has one of two layouts, `config.mesh`:
+Every batch is split over the devices along its first axis, evenly or not; each of
+several processes brings its own rows. What is trained has one of two layouts,
+`config.mesh`:
 
     data   the whole of it on every device
     fsdp   each leaf split over the same devices as `FSDP` says, gathered as it is used
@@ -13,6 +14,7 @@ import re
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -71,9 +73,33 @@ def layout(tree: PyTree, mesh: Mesh, name: str) -> PyTree:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A host batch on the devices; keypoints are so small that each has all of them."""
-    return jax.device_put(batch, replicated(mesh))
+def put(tree: PyTree, mesh: Mesh, place: NamedSharding | None = None) -> PyTree:
+    """Host arrays on the devices, whole on each unless another place is given; every
+    process gives what is to lie on its own."""
+    place = place or replicated(mesh)
+    on = lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf))
+    return jax.tree.map(on, tree)
+
+
+def put_batch(batch: tuple[PyTree, PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
+    """The records and the packing of a batch on the devices.
+
+    Every process gives its own rows of the records, of which each of its devices has
+    all, as keypoints are so small; and all processes give the same packing.
+    """
+    records, packing = batch
+    processes = mesh.devices.reshape(jax.process_count(), -1)
+    rows = Mesh(processes, ("process", "device"))
+    return put(records, mesh, NamedSharding(rows, PartitionSpec("process"))), put(
+        packing, mesh
+    )
+
+
+def gather(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The whole of it on the host, of every process."""
+    if jax.process_count() > 1:
+        tree = jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+    return jax.device_get(tree)
 
 
 def spread(batch: PyTree, mesh: Mesh) -> PyTree:

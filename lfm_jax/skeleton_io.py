@@ -27,12 +27,13 @@ def write_skeletons(
         {**dataclasses.asdict(skeleton), "has_truth": bool(known)}
         for skeleton, known in zip(skeletons, has_truth, strict=True)
     ]
-    if path.exists() and workdir.read_json(path) != json.loads(json.dumps(rows)):
+    if not path.exists():
+        workdir.write_json(path, rows)
+    elif workdir.read_json(path) != json.loads(json.dumps(rows)):
         raise LfmError(
             f"{path.parent} belongs to another run: the categories or keypoints in its "
             f"{path.name} are not those of the data; choose another --workdir."
         )
-    workdir.write_json(path, rows)
 
 
 def read_skeletons(

@@ -83,7 +83,6 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     # what the file does not say was the default before there was a choice
     stored = lambda path: dataclasses.asdict(read_config(path))
     claim_file(workdir / CONFIG, dataclasses.asdict(config), stored)
-    write_json(workdir / "versions.json", versions())
     try:
         yield
     except LfmError:
@@ -184,7 +183,7 @@ def read_json(path: pathlib.Path) -> Any:
             f"There is no {path.name} to be read in {path.parent}; is that the "
             "--workdir of a run?"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LfmError(f"{path} is damaged ({error}); delete it.") from error
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, jaxtyped
 
 from lfm_jax import workdir
+from lfm_jax.data.arrays import read_arrays
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifted
 
@@ -65,20 +66,7 @@ def read_lifted(path: str | os.PathLike) -> Lifted:
     """
     path = pathlib.Path(path)
     fields = {field.name: field.type for field in dataclasses.fields(Lifted)}
-    try:
-        # Opened here: np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in fields if name in archive.files}
-    except OSError as error:
-        raise LfmError(
-            f"{path} cannot be read ({error.strerror or error}): check the path."
-        ) from error
-    # Damaged bytes reach zipfile, zlib and the header's parser, each of which has
-    # exceptions of its own; and what is not zipped gives no archive.
-    except Exception as error:
-        raise LfmError(
-            f"{path} is damaged or no npz file: write it again with lfm lift."
-        ) from error
+    arrays, _ = read_arrays(path, fields)
     lacking = [name for name in ("points3d", *fields) if name not in arrays]
     if lacking:
         raise LfmError(

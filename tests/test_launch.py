@@ -75,6 +75,15 @@ def test_slurm_trains_one_run_with_the_flags_it_is_given():
     assert command == ["srun", ".venv/bin/python", "-m", "lfm_jax.main", *flags]
 
 
+def test_the_tasks_of_a_slurm_job_train_one_run_together():
+    script = ("bash", "launch/slurm.sbatch", "--dry-run", "--workdir=x")
+    [command] = commands(run(*script, SLURM_NTASKS="8"))
+    assert command[-2:] == ["--workdir=x", "--process=auto"]
+    script = ("bash", "launch/slurm.sbatch", "--dry-run", SWEEP)
+    [command] = commands(run(*script, SLURM_NTASKS="8"))
+    assert "--process=auto" not in command
+
+
 @pytest.mark.parametrize(("status", "again"), [(143, True), (130, True), (1, False)])
 def test_slurm_queues_again_what_was_stopped_and_nothing_else(status, again, tmp_path):
     """With a scheduler of the test's own: a step ends so, and requeuing is noted."""
@@ -103,6 +112,15 @@ def test_the_hosts_of_a_pod_train_every_run_once(whole):
         _, _, there = last.partition(".venv/bin/python ")
         shares += expanded(shlex.split(there))
     assert len(found) == 3 and sorted(shares) == sorted(whole)
+
+
+def test_the_hosts_of_a_pod_train_one_run_together():
+    script = ("bash", "launch/tpu_pod.sh", "--dry-run", "pod", "zone", "2")
+    flags = ["--config=configs/lfm2d.py:base", "--workdir=a folder"]
+    for command in commands(run(*script, *flags)):
+        assert "TPU_PROCESS_BOUNDS" not in command[-1]
+        _, _, there = command[-1].partition(".venv/bin/python ")
+        assert shlex.split(there) == ["-m", "lfm_jax.main", *flags, "--process=auto"]
 
 
 def test_xmanager_gets_the_runs_of_the_sweep(whole):

@@ -107,7 +107,7 @@ def test_a_file_that_lift_did_not_write_is_one_sentence(view, tmp_path):
         ({"labels": good["labels"][:-1]}, "points2d"),
         ({"edges": good["edges"] + 2}, "edges"),
         ({"fps": np.array("fast")}, "fps"),
-        ({"names": np.array([{}] * 5)}, "damaged"),
+        ({"names": np.array([{}] * 5)}, "pickled"),
     )
     for changes, phrase in cases:
         kept = {k: v for k, v in (good | changes).items() if v is not None}

@@ -10,12 +10,12 @@ import dataclasses
 import difflib
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from lfm_jax.data.arrays import read_arrays
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Skeleton
 from lfm_jax.workdir import replacing
@@ -170,25 +170,7 @@ def write_category(path: str | os.PathLike, category: Category) -> None:
 def _load(path):
     if not path.is_file():
         raise LfmError(f"{path} does not exist: check the path.")
-    if not zipfile.is_zipfile(path):
-        raise LfmError(f"{path} is not a whole .npz file: copy or download it again.")
-    keys = {*REQUIRED, *POINTS, *MASKS, "specimen", "up"}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files if key in keys}
-    # Damaged bytes reach zipfile, zlib, struct and the header's parser, and each has
-    # exceptions of its own.
-    except Exception as error:
-        if "pickle" in str(error):
-            raise LfmError(
-                f"{path} holds Python objects, which are never unpickled: save plain "
-                "arrays of numbers and strings."
-            ) from None
-        raise LfmError(f"{path} is damaged: copy or download it again.") from error
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise LfmError(f"{path}: {key} is not an array: write it again.")
-    return arrays
+    return read_arrays(path, {*REQUIRED, *POINTS, *MASKS, "specimen", "up"})[0]
 
 
 def _names(names):

@@ -77,6 +77,7 @@ def training_batches(
     clip: int = 1,
     microbatches: int = 1,
     truth: Sequence[Labelled | Observation] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """An endless, checkpointable stream of `(records, Packing)` NumPy batches.
 
@@ -91,6 +92,7 @@ def training_batches(
         microbatches: equal parts of a batch that are computed one after the other; the
             packing is that of a part.
         truth: the same frames with 3D, for tasks that learn from labels.
+        share: (i, k) for rows of part i of a batch cut in k; the packing stays whole.
 
     Raises:
         LfmError: a category of `truth` has no 3D, or the parts are not equal.
@@ -102,6 +104,13 @@ def training_batches(
             "the product of the others."
         )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
+    size, (index, parts) = per_category * len(counts), share
+    if size % (parts * clip):
+        raise LfmError(
+            f"A batch of {size} shapes in clips of {clip} cannot be shared by {parts} "
+            f"processes; make train.per_category a multiple of {parts * clip}."
+        )
+    own = slice(index * size // parts, (index + 1) * size // parts)
     part = np.repeat(counts, clip).tolist()
     packing = densest(part * (per_category // microbatches // clip))
     records = training.observations if truth is None else _labelled(training, truth)
@@ -110,7 +119,8 @@ def training_batches(
 
     def batch(step):
         chosen = rows(step)
-        return _number(gather(chosen), chosen, sequence[chosen], clip), packing
+        number = _number(chosen, sequence[chosen], clip)
+        return _in_clips(gather(chosen[own]), number[own]), packing
 
     return (
         grain.MapDataset.range(sys.maxsize)
@@ -119,11 +129,14 @@ def training_batches(
     )
 
 
-def _number(records, rows, sequence, clip):
-    """The records with the numbers of their clips; no two stretches share one."""
+def _number(rows, sequence, clip):
+    """The clip that each row of a batch is of; no two stretches share a number."""
     new = (np.diff(sequence, prepend=-1) != 0) | (np.diff(rows, prepend=-1) != 1)
     new[::clip] = True
-    number = np.cumsum(new, dtype=np.int32) - 1
+    return np.cumsum(new, dtype=np.int32) - 1
+
+
+def _in_clips(records, number):
     seen = dataclasses.replace(records.observation, clip=number)
     if isinstance(records, Labelled):
         return dataclasses.replace(records, observation=seen)

@@ -19,16 +19,15 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from lfm_jax import models, sharding, tasks
+from lfm_jax import models, processes, sharding, tasks
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, suggest
 from lfm_jax.data import views
-from lfm_jax.data.dataset import Dataset, TrainingData, open_dataset
+from lfm_jax.data.dataset import Dataset, open_dataset
 from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
@@ -46,20 +45,21 @@ from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.train.stopping import plateau, stop_request
 from lfm_jax.train.table import results_table
+from lfm_jax.train.validation import validation_loss
 from lfm_jax.train.watch import Watch
-from lfm_jax.types import Labelled, Observation, Packing, Prediction, TrainState
+from lfm_jax.types import Labelled, Observation, Prediction, TrainState
 from lfm_jax.workdir import (
     CONFIDENCE,
     SKELETONS,
     SPLIT,
     claim,
     claim_file,
+    versions,
     write_json,
     writing,
 )
 
 MODES = ("train_and_eval", "train", "eval")
-VALIDATION = 8  # frames of every category in the validation loss, or one clip
 HELD_OUT = "validation_loss_2d"  # what metrics.jsonl calls it
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ def train_and_evaluate(
         mode: "train_and_eval", "train", or "eval" for the newest checkpoint as it is.
 
     Returns:
-        What eval.json holds and what it was made from; None after "train".
+        What eval.json holds and what it was made from; None after "train", and in all
+        processes but the first.
 
     Raises:
         LfmError: bad data, a work directory of another config or that cannot be
@@ -87,10 +88,12 @@ def train_and_evaluate(
         raise LfmError(f"There is no mode {mode!r}{suggest(mode, MODES)}.")
     path = pathlib.Path(workdir)
     with writing(path):
-        with claim(path, config):
+        with processes.first_goes_first("build"), claim(path, config):
             if mode == "eval" and not any((path / "checkpoints").glob("[0-9]*")):
                 raise LfmError(f"There is no checkpoint in {path} to evaluate.")
             built = build(config, path)
+        if processes.first():
+            write_json(path / "versions.json", versions())
         with Checkpoints(path / "checkpoints") as checkpoints:
             standing = restore(built, checkpoints)
             if mode != "eval":
@@ -139,6 +142,8 @@ class Built:
 def build(config: Config, workdir: pathlib.Path) -> Built:
     """Opens the data, factorizes it, and compiles nothing yet."""
     views.check_clip(config.data.camera, config.train.clip)
+    if config.model.alone and config.train.clip > 1:
+        raise LfmError("model.alone learns from single frames; leave out train.clip.")
     dataset = open_dataset(config.data, str(workdir))
     training = dataset.training
     claim_file(workdir / SPLIT, dataset.split)
@@ -155,6 +160,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         clip=config.train.clip,
         microbatches=config.train.microbatches,
         truth=dataset.evaluation.train if config.objective.supervised else None,
+        share=processes.share(),
     )
     held_out = [part.observation for part in dataset.evaluation.validation]
     factors = factorized(training, held_out, config.model, config.seed, workdir)
@@ -174,7 +180,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         abstract=abstract,
         init=init,
         step=step,
-        validate=_validation_loss(dataset, model, mesh, config.train.clip),
+        validate=validation_loss(dataset, model, mesh, config.train.clip),
         batches=batches,
     )
 
@@ -204,31 +210,6 @@ def place(
         jax.jit(step, donate_argnums=0, out_shardings=after),
         sharding.abstract(shapes, layout),
     )
-
-
-def _validation_loss(
-    dataset: Dataset, model: models.Model, mesh: Mesh, clip: int
-) -> Callable:
-    """params -> L_2d of a fixed batch of validation frames, equal for all categories.
-
-    It reads 2D alone: what watches training must not know 3D.
-    """
-    seen = [part.observation for part in dataset.evaluation.validation]
-    sequences = tuple(np.asarray(one.clip) for one in seen)
-    held_out = TrainingData(dataset.training.skeletons, tuple(seen), sequences)
-    frames = clip * -(-VALIDATION // clip)
-    batches = training_batches(held_out, per_category=frames, seed=0, clip=clip)
-    observation, packing = sharding.put_batch(next(iter(batches)), mesh)
-
-    @jax.jit
-    def loss(params: PyTree, observation: Observation, packing: Packing) -> jax.Array:
-        observation, packing = sharding.spread((observation, packing), mesh)
-        return jnp.mean(
-            tasks.reprojection_loss(model.apply, params, observation, packing)
-        )
-
-    # arguments, not constants: the compiler would compute with those, slowly
-    return lambda params: loss(params, observation, packing)
 
 
 # ----------------------------------------------------------------------------
@@ -271,13 +252,14 @@ def restore(built: Built, checkpoints: Checkpoints) -> Standing:
 def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
     """All steps that are left, or as many as validation wants (`train.patience`)."""
     config, state, batches = built.config.train, start.state, start.batches
-    metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step)
+    silent = not processes.first()
+    metrics = MetricsWriter(built.workdir / "metrics.jsonl", start.step, silent)
     validated = [line[HELD_OUT] for line in metrics.kept if HELD_OUT in line]
     if plateau(validated, config.patience):
         return start
-    progress = Progress(start.step, config.steps)
+    progress = Progress(start.step, config.steps, silent)
     watch = _watch(built)
-    with stop_request() as stop, contextlib.closing(progress):
+    with stop_request() as asked, contextlib.closing(progress):
         for step in range(start.step, config.steps):
             # The order matters: evaluate, save, and only then take a batch. A saved
             # iterator is then never ahead of the saved state.
@@ -289,15 +271,17 @@ def run(built: Built, start: Standing, checkpoints: Checkpoints) -> Standing:
                 if plateau(validated, config.patience):
                     _log.info("validation gains nothing more: ended at step %d", step)
                     return Standing(step, state, batches)
+            stop = asked(step)
             if stop or (fresh and step % config.checkpoint_every == 0):
                 checkpoints.save(step, state, batches)
                 progress.pause(step)
             if stop:
                 _log.info("stopped at step %d; the same command goes on", step)
-                raise SystemExit(128 + stop[0])
+                raise SystemExit(128 + stop)
             batch = next(batches)
             state, scalars = built.step(state, sharding.put_batch(batch, built.mesh))
-            progress.advance(int(np.sum(batch[0].observation.observed)))
+            seen = int(np.sum(batch[0].observation.observed))
+            progress.advance(seen * jax.process_count())
             watch.add(step + 1, scalars)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 line = watch.check() | progress.rates(step + 1)
@@ -332,8 +316,11 @@ def settle(built: Built, last: Standing, checkpoints: Checkpoints) -> TrainState
     A state that is on disk already stays there as it is: one that was stopped half-way
     and is only evaluated has signs in eval.json, and none in its checkpoint.
     """
-    signs = _signs(built, last.state.averaged)
-    signs = jax.device_put(signs, sharding.replicated(built.mesh))
+    averaged = sharding.gather(last.state.averaged, built.mesh)
+    signs = np.ones(last.state.depth_sign.shape, np.float32)
+    if processes.first():
+        signs = _signs(built, averaged)
+    signs = sharding.put(processes.from_first(signs), built.mesh)
     state = dataclasses.replace(last.state, depth_sign=signs)
     checkpoints.save(last.step, state, last.batches)
     return state
@@ -356,12 +343,13 @@ class Results:
     dataset: Dataset
 
 
-def finish(built: Built, state: TrainState) -> Results:
+def finish(built: Built, state: TrainState) -> Results | None:
     """Evaluates on the test split, writes eval.json and prints the table."""
+    averaged = sharding.gather(state.averaged, built.mesh)
+    if not processes.first():
+        return None
     training, evaluation = built.dataset.training, built.dataset.evaluation
-    predict = _remembering(
-        _predict(built, state.averaged, np.asarray(state.depth_sign))
-    )
+    predict = _remembering(_predict(built, averaged, np.asarray(state.depth_sign)))
     scores = evaluate(
         predict,
         training,

@@ -1,28 +1,35 @@
 """When training ends early: when it is asked to, or has nothing more to gain.
 
-Ctrl-C and SIGTERM are a request that the loop heeds between two steps.
+Ctrl-C and SIGTERM are a request that the loop heeds between two steps. Of several
+processes each may be asked, and all stop before the same step.
 """
 
 import contextlib
 import logging
+import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from lfm_jax import processes
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def stop_request() -> Iterator[list[int]]:
-    """A list, empty until Ctrl-C or SIGTERM asks to stop; then it holds the signal.
+def stop_request() -> Iterator[Callable[[int], int]]:
+    """Tells of a step whether Ctrl-C or SIGTERM asks to stop before it: the signal, or
+    0. To be asked at every step.
 
     A second request acts at once.
     """
     requests: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield lambda step: 0
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # JAX listens to SIGTERM where there are several processes, and tells all of them.
+    together = processes.several()
+    numbers = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def restore_handlers() -> None:
@@ -32,12 +39,19 @@ def stop_request() -> Iterator[list[int]]:
     def request(number, _) -> None:
         requests.append(number)
         restore_handlers()
+        if together:
+            os.kill(os.getpid(), signal.SIGTERM)
         _log.info("stopping after this step")
+
+    def asked(step: int) -> int:
+        if together:
+            return signal.SIGTERM if processes.time_to_stop(step) else 0
+        return requests[0] if requests else 0
 
     for number in numbers:
         signal.signal(number, request)
     try:
-        yield requests
+        yield asked
     finally:
         restore_handlers()
 

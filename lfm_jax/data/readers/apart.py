@@ -8,10 +8,12 @@ arrays, or the sentence of an error.
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +23,7 @@ from lfm_jax.errors import LfmError
 
 _PROGRAM = f"import {__name__} as apart; apart.main()"
 _PATIENCE = 60.0  # Seconds, and one more for every megabyte.
+_WORK = 10  # Seconds of the processor after the start, and one more likewise.
 
 
 def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:
@@ -57,7 +60,9 @@ def main() -> None:
     path = pathlib.Path(sys.argv[1])
     readers = {".h5": hdf5.read, ".nwb": hdf5.read_nwb, ".slp": sleap.read}
     try:
+        _limit(path)
         with contextlib.redirect_stdout(sys.stderr):
+            hdf5.refuse_traps(path)
             individuals = readers[path.suffix.lower()](path, float(sys.argv[2]))
         arrays = _pack(individuals)
     except LfmError as error:
@@ -65,6 +70,15 @@ def main() -> None:
     file = io.BytesIO()
     np.savez(file, **arrays)
     sys.stdout.buffer.write(file.getvalue())
+
+
+def _limit(path: pathlib.Path) -> None:
+    """The system ends this process when it has worked too long, however slow it is."""
+    with contextlib.suppress(ImportError):  # not on every system
+        import resource
+
+        used = time.process_time() + _WORK + path.stat().st_size / 1e6
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used), math.ceil(used)))
 
 
 def _pack(individuals: Sequence[Keypoints2D]) -> dict[str, np.ndarray]:

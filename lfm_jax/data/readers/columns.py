@@ -44,14 +44,14 @@ def from_columns(
         LfmError: a column is there twice or its partner is missing, or as
             `keypoints2d`.
     """
-    places = {}
+    places, of = {}, {}
     for place, column in enumerate(columns):
         if column in places:
             raise LfmError(f"{source} has two columns '{column}': keep one.")
         places[column] = place
+        of.setdefault(column.individual, []).append(column)
     found = []
-    for individual in dict.fromkeys(column.individual for column in columns):
-        own = [column for column in columns if column.individual == individual]
+    for individual, own in of.items():
         names = tuple(dict.fromkeys(column.keypoint for column in own))
         points, scores = _gather(individual, names, places, values, source)
         found.append(

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_jax.data.arrays import refuse_unfolding
 from lfm_jax.data.readers import sleap
 from lfm_jax.data.readers.keypoints import Keypoints2D, keypoints2d, likely
 from lfm_jax.data.readers.table import deeplabcut, deeplabcut_columns
@@ -41,6 +42,17 @@ def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
             f"{path} is damaged or not of the expected kind ({reason}): export it "
             "again."
         ) from error
+
+
+def refuse_traps(path: pathlib.Path) -> None:
+    """Raises `LfmError` if a dataset claims to be many times larger than the file."""
+
+    def check(_, item):
+        if isinstance(item, h5py.Dataset) and item.shape:
+            refuse_unfolding(path, item.size * item.dtype.itemsize)
+
+    with _opened(path) as file:
+        file.visititems(check)
 
 
 def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:

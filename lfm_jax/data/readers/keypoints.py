@@ -95,6 +95,9 @@ def keypoints2d(
             f"{source} has {keypoints} keypoints but {len(names)} names: give one name "
             "per keypoint."
         )
+    for name in names or ():
+        if not name.encode(errors="ignore").decode() == name:
+            raise LfmError(f"{source}: the name {name!a} is no text: give another.")
     shown = _visible(visible, points, source)
     broken = np.argwhere(shown & ~np.isfinite(points).all(-1))
     if len(broken):

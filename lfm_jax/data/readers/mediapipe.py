@@ -34,6 +34,7 @@ _HAND = (
     *("wrist", "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"),
     *(f"{name}_{joint}" for name in _FINGERS for joint in ("mcp", "pip", "dip", "tip")),
 )
+_PLACES = 10_000  # individuals times frames
 _NAMES = {len(names): names for names in (_POSE, _HAND)}
 
 
@@ -64,6 +65,7 @@ def read(
     """One individual for each place in a frame; MediaPipe does not track them."""
     count = len(next(people[0] for people in frames if people))
     individuals = max(map(len, frames))
+    _refuse_empty(path, individuals * len(frames), sum(map(len, frames)))
     table = np.full((individuals, len(frames), count, 3), np.nan)
     for number, people in enumerate(frames):
         for place, landmarks in enumerate(people):
@@ -89,6 +91,15 @@ def read(
         )
         for i, rows in enumerate(table)
     ]
+
+
+def _refuse_empty(path: pathlib.Path, places: int, filled: int) -> None:
+    """A frame of thousands would make as many individuals, in all other frames too."""
+    if places > max(_PLACES, 100 * filled):
+        raise LfmError(
+            f"{path} has {filled} bodies or hands in {places} places: give fewer "
+            "individuals in a file."
+        )
 
 
 def _numbers(

@@ -1,10 +1,10 @@
 """Keypoint archives (.npz) with 2D: docs/data.md, and `scores` and `fps`."""
 
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
+from lfm_jax.data.arrays import read_arrays
 from lfm_jax.data.readers.keypoints import Keypoints2D, keypoints2d, likely
 from lfm_jax.errors import LfmError
 
@@ -13,7 +13,7 @@ _KEYS = ("points2d", "projected2d", "visibility", "scores", "names", "fps")
 
 def read(path: pathlib.Path, threshold: float) -> list[Keypoints2D]:
     """The one individual of an archive."""
-    arrays, others = _load_arrays(path, _KEYS)
+    arrays, others = read_arrays(path, _KEYS)
     points = arrays.get("points2d", arrays.get("projected2d"))
     if points is None:
         held = ", ".join(others) or "nothing"
@@ -52,22 +52,3 @@ def _confident(
             f"must be numbers of shape {list(points.shape[:-1])}."
         )
     return likely(points, scores, threshold, str(path))
-
-
-def _load_arrays(
-    path: pathlib.Path, keys: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays under `keys` that the file has, and the names of its other arrays."""
-    try:
-        # Opened here: np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in keys if key in archive.files}
-            return arrays, [key for key in archive.files if key not in keys]
-    # Damaged bytes reach zipfile, zlib, struct and the header's parser, and each has
-    # exceptions of its own.
-    except Exception as error:
-        pickled = "pickle" in str(error)
-        reason = "holds pickled objects" if pickled else "is damaged or no npz file"
-        raise LfmError(
-            f"{path} {reason}: write it again with numpy.savez and plain arrays."
-        ) from error
