@@ -38,6 +38,7 @@ def make_predict(
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
+    chunk = max(chunk // model.views, 1) * model.views  # views are not torn apart
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])

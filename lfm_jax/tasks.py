@@ -352,11 +352,28 @@ def paul_task(config: ObjectiveConfig) -> Task:
     return Task(loss)
 
 
+def mv_nrsfm_task(config: ObjectiveConfig) -> Task:
+    """The reprojection error of MV-NRSfM, robust: pseudo-Huber of the distances.
+
+    Every view's camera is solved for (OnP), a constant for derivatives. Published is
+    Barron's loss; this is that at alpha = 1 and a fixed scale, neither being learned.
+    """
+
+    def loss(apply, params, observation, packing, key):
+        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        posed, _ = _explain(apply, params, normal, packing)
+        points, mask = normal.points2d, normal.annotated
+        return {"loss": losses.mean_huber(posed[..., :2], points, mask)}
+
+    return Task(loss)
+
+
 FROM_2D = {
     "lfm2d": lfm2d_task,
     "deep_nrsfm": deep_nrsfm_task,
     "c3dpo": c3dpo_task,
     "paul": paul_task,
+    "mv_nrsfm": mv_nrsfm_task,
 }
 
 

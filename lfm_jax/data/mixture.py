@@ -1,9 +1,10 @@
 """Batches of many categories in equal shares, and how they lie in rows of tokens.
 
 A step has exactly `per_category` shapes of every category, in a fixed order: category
-0, 1, ..., c-1, and again. Each category runs through its own frames in a new order
+0, 1, ..., c-1, and again. Each category goes through its own frames in a new order
 every epoch, and small ones go round more often. Because the order is fixed, so is the
-packing of keypoints into rows, computed once.
+packing of keypoints into rows, computed once. Several views of a frame are as many
+shapes, one after the other.
 
 Rows in a batch are padded to the largest number of keypoints of a category.
 """
@@ -94,7 +95,8 @@ def training_batches(
             f"{microbatches}; make the first a multiple of the second."
         )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
-    packing = densest(counts * (per_category // microbatches))
+    each = [count for count in counts for _ in range(training.views)]
+    packing = densest(each * (per_category // microbatches))
     records = training.observations if truth is None else _labelled(training, truth)
     rows, gather = _sampler(training, per_category, seed), _gatherer(records)
     return (
@@ -116,8 +118,8 @@ def frame_of(
     starts = np.cumsum(frames) - frames
 
     def frame(step: int, example: int) -> tuple[int, int]:
-        category = example % len(frames)
-        return category, int(rows(step)[example] - starts[category])
+        category = example // training.views % len(frames)
+        return category, int(rows(step)[example] - starts[category]) // training.views
 
     return frame
 
@@ -140,19 +142,22 @@ def _sampler(training, per_category, seed):
     """
     frames = [len(observation.category) for observation in training.observations]
     starts = np.cumsum(frames) - frames
+    groups = [count // training.views for count in frames]
+    views = np.arange(training.views)
 
     @functools.lru_cache(maxsize=2 * len(frames))
     def order(category, epoch):
         random = np.random.default_rng([seed, category, epoch])
-        return starts[category] + random.permutation(frames[category])
+        return starts[category] + random.permutation(groups[category]) * len(views)
 
     def row(category, place):
-        epoch, i = divmod(place, frames[category])
+        epoch, i = divmod(place, groups[category])
         return order(category, epoch)[i]
 
     def rows(step):
         places = range(step * per_category, (step + 1) * per_category)
-        return np.array([row(c, p) for p in places for c in range(len(frames))])
+        first = [row(c, p) for p in places for c in range(len(frames))]
+        return np.add.outer(first, views).ravel()
 
     return rows
 

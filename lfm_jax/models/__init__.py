@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, paul
+from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, mlp, mv_nrsfm, paul
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Skeleton
 
@@ -26,6 +26,7 @@ NETWORKS = {
     "deep_nrsfm": deep_nrsfm.network,
     "c3dpo": c3dpo.network,
     "paul": paul.network,
+    "mv_nrsfm": mv_nrsfm.network,
 }
 
 DTYPES = ("float32", "bfloat16")
@@ -41,15 +42,20 @@ class Model(NamedTuple):
             the losses of some methods need more than the shape.
         begin: normalised observation -> the start in the camera [b n 3], which is what
             the network adds to; None where there is no start.
+        views: rows of a batch that are views of one shape and go together.
     """
 
     init: Callable
     apply: Callable
     begin: Callable | None = None
+    views: int = 1
 
 
 def build(
-    config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None = None
+    config: ModelConfig,
+    skeletons: Sequence[Skeleton],
+    start: Start | None = None,
+    views: int = 1,
 ) -> Model:
     """The network of a config for these categories.
 
@@ -57,6 +63,8 @@ def build(
         config: what to build.
         skeletons: the categories, in the order of their index.
         start: factorized shapes to begin from; None for the bare network.
+        views: of every frame, side by side in a batch; only mv_nrsfm fuses them, the
+            others take each for a frame.
 
     Raises:
         LfmError: a setting that names nothing, or that the network does not have.
@@ -84,12 +92,15 @@ def build(
             "it empty."
         )
     network = NETWORKS[config.name](config, skeletons, start)
+    fused = views if config.name == "mv_nrsfm" else 1
+    if fused > 1:
+        network = network.clone(views=fused)
     count = max(len(skeleton.keypoints) for skeleton in skeletons)
     example = Observation(
-        points2d=jnp.zeros((1, count, 2)),
-        observed=jnp.ones((1, count), bool),
-        annotated=jnp.ones((1, count), bool),
-        category=jnp.zeros(1, jnp.int32),
+        points2d=jnp.zeros((fused, count, 2)),
+        observed=jnp.ones((fused, count), bool),
+        annotated=jnp.ones((fused, count), bool),
+        category=jnp.zeros(fused, jnp.int32),
     )
     return Model(
         init=jax.jit(lambda key: network.init(key, example)["params"]),
@@ -97,4 +108,5 @@ def build(
             {"params": params}, *inputs, method=method
         ),
         begin=functools.partial(network.apply, {}, method="begin") if start else None,
+        views=fused,
     )

@@ -144,7 +144,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
     # mistakes are found before minutes go into factorizing
     sharding.check_layout(config.mesh)
-    models.build(config.model, training.skeletons)
+    models.build(config.model, training.skeletons, views=training.views)
     task = tasks.build(config.objective, config.model.name)
     batches = training_batches(
         training,
@@ -158,7 +158,9 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()
-    model = models.build(config.model, training.skeletons, factors.start)
+    model = models.build(
+        config.model, training.skeletons, factors.start, training.views
+    )
     init, step, abstract = place(config, model, task, len(counts), mesh)
     return Built(
         config=config,
@@ -363,7 +365,6 @@ def finish(built: Built, state: TrainState) -> Results:
         perspective=built.config.data.camera == "perspective",
     )
     _refuse_nonfinite(scores["categories"])
-    trust = _trust(built, predict)
     for name, entry in scores["categories"].items():
         entry["dropped_frames"] = built.dataset.split["categories"][name]["dropped"]
     numbers = {
@@ -373,17 +374,25 @@ def finish(built: Built, state: TrainState) -> Results:
         "supervised": built.config.objective.supervised,
         "trained_categories": len(training.skeletons),
         **scores,
-        "calibration": calibration(
-            trust,
-            predict,
-            [record.observation for record in evaluation.test],
-            point_errors(predict, evaluation),
-        ),
+        "calibration": _calibration(built, predict),
         "skipped": built.dataset.skipped,
     }
     write_json(built.workdir / "eval.json", numbers)
     print(results_table(numbers))
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _calibration(built: Built, predict: Callable) -> list[dict[str, float]]:
+    """Empty of a model that fuses views: confidence is that of single ones."""
+    if built.model.views > 1:
+        return []
+    evaluation = built.dataset.evaluation
+    return calibration(
+        _trust(built, predict),
+        predict,
+        [record.observation for record in evaluation.test],
+        point_errors(predict, evaluation),
+    )
 
 
 def _trust(built: Built, predict: Callable) -> list[Trust]:
