@@ -36,7 +36,8 @@ METHOD = {
     "train.checkpoint_every": 1000,
     "train.log_every": 250,
 }
-SUSPECT = 6.0  # of an outlier score: such points are left out, and all is asked again
+SUSPECT = 6.0  # an outlier score
+POINTS_PER_SUSPECT = 4  # of so many points of a view, at most one is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,9 @@ class MultiView:
     outlier: Float[np.ndarray, "f v n"]
 
 
-def multiview_config(folder: pathlib.Path, views: int, seed: int = 0) -> Config:
-    """The run that reconstructs all frames of the one archive in a folder."""
-    values = parse_arg(None, {}, METHOD)
-    values.data.update(dir=str(folder), views=views, transductive=True)
-    values.seed = seed
-    return from_config_dict(values)
+def default_config() -> Config:
+    """How `reconstruct` learns, which its caller may change; `METHOD`."""
+    return from_config_dict(parse_arg(None, {}, METHOD))
 
 
 def reconstruct(
@@ -77,18 +75,16 @@ def reconstruct(
     *,
     config: Config | None = None,
     workdir: str | pathlib.Path | None = None,
-    seed: int = 0,
 ) -> MultiView:
     """Learns to reconstruct these frames, and does.
 
     Args:
         tracks2d: image points in any units; NaN for a point that is not seen.
         skeleton: its name and keypoints.
-        config: how to learn; `data.dir`, `data.views`, `data.transductive` and the
-            seed are set here. `METHOD` by default.
+        config: how to learn, and the seed; `default_config()` if None. Which data is
+            for this function to say.
         workdir: where the run is kept, so that the same call goes on or is done at
             once; by default nothing is kept.
-        seed: of the run.
 
     Raises:
         LfmError: too few frames, fewer than two views, keypoints that do not fit, or as
@@ -97,27 +93,26 @@ def reconstruct(
     from lfm_jax.train.loop import train_and_evaluate
 
     _check(tracks2d, skeleton)
-    frames, views = tracks2d.shape[:2]
+    views = tracks2d.shape[1]
     with tempfile.TemporaryDirectory() as passing:
         folder = pathlib.Path(workdir or passing)
         place = folder / "keypoints" / f"{skeleton.name}.npz"
         with writing(folder):
             place.parent.mkdir(parents=True, exist_ok=True)
         write_category(place, _archive(tracks2d, skeleton))
-        run = multiview_config(place.parent, views, seed)
-        if config is not None:
-            run = dataclasses.replace(
-                config,
-                seed=seed,
-                data=dataclasses.replace(config.data, **_ours(run.data)),
-            )
+        config = config or default_config()
+        data = dataclasses.replace(
+            config.data, dir=str(place.parent), views=views, transductive=True
+        )
+        run = dataclasses.replace(config, data=data)
         results = train_and_evaluate(run, str(folder))
     return read_out(results.predict, tracks2d)
 
 
 def read_out(predict, tracks2d: Float[np.ndarray, "f v n 2"]) -> MultiView:
-    """What a trained model says of tracks, asked twice: the second time without those
-    points that were suspect (`SUSPECT`) the first time.
+    """What a trained model says of tracks, asked again without the points it suspects.
+
+    Each time every view loses the point with the highest score above `SUSPECT`.
 
     Args:
         predict: lifts all views of all frames, those of a frame side by side.
@@ -126,12 +121,15 @@ def read_out(predict, tracks2d: Float[np.ndarray, "f v n 2"]) -> MultiView:
     seen = np.isfinite(tracks2d).all(axis=-1)
     sees = seen.sum(axis=2) >= MIN_VISIBLE
     trusted = seen = seen & sees[..., None]
-    for _ in range(2):
+    for _ in range(1 + seen.shape[2] // POINTS_PER_SUSPECT):
         found = predict(_observation(tracks2d, trusted))
         outlier = outlier_scores(_distances(found, tracks2d, seen))
-        fewer = seen & ~(outlier > SUSPECT)
-        enough = fewer.sum(axis=2, keepdims=True) >= MIN_VISIBLE
-        trusted = np.where(enough, fewer, seen)
+        # a wild point moves the camera, and with it all the view's other points
+        worst = np.max(outlier, axis=2, keepdims=True, initial=SUSPECT, where=trusted)
+        suspect = trusted & (outlier >= worst)
+        trusted = trusted & ~suspect
+        if not suspect.any():
+            break
     shape = found.canonical.reshape(*tracks2d.shape[:3], 3)[:, 0]
     pose = found.pose
     blank = lambda values: np.where(
@@ -183,11 +181,6 @@ def _check(tracks2d, skeleton):
             f"The tracks have {tracks2d.shape[2]} keypoints and {skeleton.name} has "
             f"{len(skeleton.keypoints)}: give a name to each."
         )
-
-
-def _ours(data):
-    """What `reconstruct` decides of the data."""
-    return {key: getattr(data, key) for key in ("dir", "views", "transductive")}
 
 
 def _archive(tracks2d, skeleton) -> Category:

@@ -19,7 +19,7 @@ from lfm_jax.geometry.rotations import random_rotation
 from lfm_jax.lifting import make_predict
 from lfm_jax.metrics import mirror_depth, ne
 from lfm_jax.multiview import (
-    multiview_config,
+    default_config,
     outlier_scores,
     read_out,
     reconstruct,
@@ -27,6 +27,7 @@ from lfm_jax.multiview import (
 from lfm_jax.types import Observation, Prediction, Skeleton
 
 F, V, N = 60, 3, 8
+fit = jax.jit(fit_pose)
 SKELETON = Skeleton("toy", tuple(f"k{i}" for i in range(N)))
 
 
@@ -156,7 +157,7 @@ class TestData:
 
     def test_truth_is_turned_into_each_view(self, archive, tmp_path):
         record = opened(archive[0], tmp_path).evaluation.test[0]
-        pose = jax.jit(jax.vmap(fit_pose))(
+        pose = fit(
             record.points3d, record.observation.points2d, record.observation.observed
         )
         image = apply_pose(pose, record.points3d)[..., :2]
@@ -251,7 +252,6 @@ class TestOutliers:
 
 def known(shapes):
     """A `predict` that knows the shapes and fits cameras."""
-    fit = jax.jit(jax.vmap(fit_pose))
 
     def predict(seen):
         shape = np.repeat(shapes, V, axis=0).astype(np.float32)
@@ -264,7 +264,7 @@ def known(shapes):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    config = multiview_config("", V)
+    config = default_config()
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, width=32, code=8),
