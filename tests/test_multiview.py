@@ -28,7 +28,7 @@ from lfm_jax.train.optim import make_optimizer
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.types import Observation, Prediction, Skeleton
 
-F, V, N, STEPS = 40, 3, 8, 250
+F, V, N, STEPS = 40, 3, 8, 500
 fit = jax.jit(fit_pose)
 SKELETON = Skeleton("toy", tuple(f"k{i}" for i in range(N)))
 
@@ -125,7 +125,6 @@ class TestLearning:
         apply, _, _ = network(V)
         found = apply(state.params, seen).reshape(F, V, N, 3)[:, 0]
         left = min(error(found, scene()[0]), error(-found, scene()[0]))
-        print("LEFT", left)
         assert left < 3.0
 
 
