@@ -28,7 +28,7 @@ from lfm_jax.train.optim import make_optimizer
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.types import Observation, Prediction, Skeleton
 
-F, V, N, STEPS = 40, 3, 8, 800
+F, V, N, STEPS = 50, 3, 8, 800
 fit = jax.jit(fit_pose)
 SKELETON = Skeleton("toy", tuple(f"k{i}" for i in range(N)))
 
