@@ -26,7 +26,7 @@ import numpy as np
 import optax
 import plotly.graph_objects as go
 
-from lfm_jax import metrics, models, tasks
+from lfm_jax import lifting, metrics, models, tasks
 from lfm_jax.classical.factorization import factorize_rigid
 from lfm_jax.config import DataConfig, ModelConfig, ObjectiveConfig
 from lfm_jax.data.dataset import open_dataset
@@ -145,7 +145,7 @@ def judge(params, records):
     """Both terms of the objective, and the error that only the truth can tell."""
     seen = records.observation
     terms = task.loss(apply, params, seen, None, jax.random.key(2))
-    lifted = tasks.lift(apply, params, seen, jnp.ones(frames)).lifted
+    lifted = lifting.lift(apply, params, seen, jnp.ones(frames)).lifted
     both = jnp.stack([lifted, metrics.mirror_depth(lifted)])
     error = jax.vmap(lambda p: metrics.ne(p, records.points3d, records.evaluated))(both)
     values = terms["loss_2d"], terms["loss_view"], terms["loss"], error.min(axis=0)

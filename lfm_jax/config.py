@@ -39,6 +39,10 @@ class DataConfig:
             spaced: sweeps over many runs are judged sooner; 0 for all.
         camera: family of the cameras that make 2D from 3D: orthographic, static,
             orbit, upright, perspective or real.
+        views: real cameras of every frame; with more than one, the first so many are
+            used together, for networks that fuse them.
+        transductive: train, validation and test are all frames: what a reconstruction
+            needs, and what the literature of NRSfM reports.
         view_seed: seed of those cameras; not the training seed, so that every run
             sees the same single view of each frame.
         occlusion: share of the points without 2D, in all parts, each hidden for ten
@@ -51,6 +55,8 @@ class DataConfig:
     share: float = 1.0
     held_out: int = 0
     camera: str = "orthographic"
+    views: int = 1
+    transductive: bool = False
     view_seed: int = 0
     occlusion: float = 0.0
 
@@ -60,9 +66,11 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: which: lfm2d, lfm3d, lfm3d_time, mlp, deep_nrsfm, c3dpo or paul.
-        width: features per token; of deep_nrsfm, atoms of the first dictionary.
-        layers: transformer or residual blocks; of deep_nrsfm, dictionaries.
+        name: which: lfm2d, lfm3d, lfm3d_time, mlp, deep_nrsfm, c3dpo, paul or mv_nrsfm.
+        width: features per token; of deep_nrsfm and mv_nrsfm, atoms of the first
+            dictionary.
+        layers: transformer or residual blocks; of deep_nrsfm and mv_nrsfm,
+            dictionaries.
         heads: attention heads.
         encoding: correspondence encoding of lfm2d: rff, sinusoid, laplacian or learned;
             token encoding of lfm3d and lfm3d_time: rff or learned.
@@ -74,7 +82,7 @@ class ModelConfig:
         gate: let the image into lfm2d without a start through a factor that begins at
             zero; False as published.
         code: numbers between encoder and decoder of mlp and paul; of c3dpo the shapes
-            in its basis, of deep_nrsfm the atoms of the last dictionary.
+            in its basis, of deep_nrsfm and mv_nrsfm the atoms of the last dictionary.
         attention: of lfm3d and lfm3d_time: local (on the skeleton), global, or hybrid
             for both.
         alone: every category has a network of its own, and all are trained side by
@@ -115,8 +123,8 @@ class ObjectiveConfig:
     """L = L_2d + view_weight * L_view.
 
     Attributes:
-        name: lfm2d for the above, with any network; deep_nrsfm, c3dpo or paul for the
-            loss that was published with the network of that name.
+        name: lfm2d for the above, with any network; deep_nrsfm, c3dpo, paul or
+            mv_nrsfm for the loss that was published with the network of that name.
         view_weight: lambda of the view-consistency term.
         hide: largest share of observed points hidden from the network in training.
         supervised: learn from 3D labels instead: 3D-LFM, or a yardstick of 2D-LFM.

@@ -1,6 +1,7 @@
-"""Where a trained model meets any number of frames: pads, cuts, compiles once.
+"""Lifting: from a shape to 3D in the camera, for any number of frames.
 
-Host side, NumPy in and out. Evaluation and serving both lift through here.
+`lift` is a pure function. `make_predict` pads, cuts and compiles once, host side, NumPy
+in and out; evaluation and serving both lift through it.
 
 A film, as it comes, by a network that looks back in time; of a work directory,
 `serve.read_model` gives model, params and signs:
@@ -21,11 +22,64 @@ from jaxtyping import Float, PyTree
 
 from lfm_jax import tasks
 from lfm_jax.errors import LfmError
+from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.models import Model
-from lfm_jax.types import Observation, Past, Prediction, Skeleton
+from lfm_jax.numerics import scaled_identity
+from lfm_jax.types import ArrayLike, Observation, Past, Pose, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
 NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
+
+
+def lift(
+    apply: Callable,
+    params: PyTree,
+    observation: Observation,
+    depth_sign: Float[ArrayLike, "b"],
+) -> Prediction:
+    """3D of observations, in their own units and camera frame.
+
+    Args:
+        apply: the model.
+        params: its parameters.
+        observation: padded or not, any units.
+        depth_sign: +1, or -1 to mirror all depths; 2D does not tell which.
+    """
+    normal, size, middle = tasks.normalise(observation)
+    canonical = apply(params, normal, None)
+    pose = fit_pose(canonical, normal.points2d, normal.observed)
+    return _predict(observation, size, middle, canonical, pose, depth_sign)
+
+
+def lift_start(
+    begin: Callable[[Observation], Float[ArrayLike, "b n 3"]],
+    observation: Observation,
+    depth_sign: Float[ArrayLike, "b"],
+) -> Prediction:
+    """`lift` by what a model begins at, which knows its own pose: a yardstick.
+
+    Args:
+        begin: of the model.
+        observation: as in `lift`.
+        depth_sign: as in `lift`.
+    """
+    normal, size, middle = tasks.normalise(observation)
+    one = jnp.ones_like(size)
+    pose = Pose(one, scaled_identity(one, 3), jnp.zeros_like(middle))
+    return _predict(observation, size, middle, begin(normal), pose, depth_sign)
+
+
+def _predict(observation, size, middle, canonical, pose, depth_sign):
+    """In the units of the observation, with all depths times the sign."""
+    # mirroring depth in the camera and in the canonical frame keeps R a rotation
+    sign = jnp.stack([jnp.ones_like(depth_sign)] * 2 + [depth_sign], axis=-1)
+    canonical = canonical * sign[:, None]
+    rotation = pose.rotation * sign[:, :, None] * sign[:, None, :]
+    translation = pose.translation * size[:, None] + middle
+    pose = Pose(pose.scale * size, rotation, translation)
+    posed = apply_pose(pose, canonical)
+    lifted = tasks.complete(observation.points2d, posed, observation.observed)
+    return Prediction(canonical, pose, posed, lifted)
 
 
 def make_predict(
@@ -47,13 +101,14 @@ def make_predict(
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
+    chunk = max(chunk // model.views, 1) * model.views  # views are not torn apart
     # what looks back in time has its past in every call, and half of a call for it
     chunk = max(chunk, 2 * model.context)
     each = chunk - model.context
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
-    lift = functools.partial(_lift, model, params, signs)
+    lift_part = functools.partial(_lift, model, params, signs)
 
     def predict(observation: Observation) -> Prediction:
         frames, count = observation.observed.shape
@@ -64,7 +119,7 @@ def make_predict(
         parts = []
         for start in range(0, frames, each):
             first = max(start - model.context, 0)
-            part = lift(_cut(observation, first, chunk, width))
+            part = lift_part(_cut(observation, first, chunk, width))
             own = slice(start - first, start - first + each)
             parts.append(jax.tree.map(lambda x, own=own: np.asarray(x)[own], part))
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:frames], *parts)
@@ -83,8 +138,8 @@ def make_predict(
 def _lift(model, params, signs, observation):
     sign = signs[observation.category]
     if params is None:
-        return tasks.lift_start(model.begin, observation, sign)
-    return tasks.lift(model.apply, params, observation, sign)
+        return lift_start(model.begin, observation, sign)
+    return lift(model.apply, params, observation, sign)
 
 
 def _cut(observation: Observation, start: int, chunk: int, width: int) -> Observation:
@@ -148,7 +203,7 @@ def stream(
         params: its parameters.
         past: what `init_stream`, or the call before, gave.
         frames: in their order, all of one film, whatever their `clip`.
-        depth_sign: of each, as in `tasks.lift`.
+        depth_sign: of each, as in `lift`.
 
     Returns:
         The shapes of these frames, and what the next call needs.
@@ -162,4 +217,4 @@ def stream(
         return shape
 
     frames = dataclasses.replace(frames, clip=film)
-    return tasks.lift(apply, params, frames, depth_sign), kept[0]
+    return lift(apply, params, frames, depth_sign), kept[0]

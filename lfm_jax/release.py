@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from lfm_jax import tasks, workdir
+from lfm_jax import lifting, workdir
 from lfm_jax.checkpoint import read_weights, write_weights
 from lfm_jax.config import suggest
 from lfm_jax.errors import LfmError
@@ -150,7 +150,7 @@ def stablehlo(run: pathlib.Path) -> bytes:
 
     def lift(points2d, observed, category):
         seen = Observation(points2d, observed, observed, category)
-        found = tasks.lift(model.apply, params, seen, signs[category])
+        found = lifting.lift(model.apply, params, seen, signs[category])
         names = ("canonical", "posed", "lifted")
         return {name: getattr(found, name) for name in names}
 

@@ -393,6 +393,11 @@ def _read_workdir(folder: pathlib.Path) -> tuple:
     model, params, depth_sign, skeletons, has_truth = read_model(folder)
     from lfm_jax import lifting
 
+    if model.views > 1:
+        raise LfmError(
+            f"{folder} holds a model of {model.views} views of every frame, which "
+            "cannot lift one; use lfm_jax.multiview.reconstruct."
+        )
     # Zero: the run has not come to its end, where signs are chosen.
     decided = depth_sign != 0.0
     signs = np.where(decided, depth_sign, 1.0)
@@ -417,7 +422,7 @@ def read_model(folder: pathlib.Path) -> tuple:
 
     begun = start.read_factorized(folder / workdir.FACTORIZATION).start
     weights = checkpoint.read_weights(folder / "checkpoints")
-    model = models.build(config.model, skeletons, begun)
+    model = models.build(config.model, skeletons, begun, config.data.views)
     return model, weights.params, weights.depth_sign, skeletons, has_truth
 
 

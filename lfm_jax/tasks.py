@@ -39,9 +39,8 @@ from lfm_jax.numerics import (
     rms_radius,
     safe_divide,
     safe_sqrt,
-    scaled_identity,
 )
-from lfm_jax.types import ArrayLike, Labelled, Observation, Packing, Pose, Prediction
+from lfm_jax.types import ArrayLike, Labelled, Observation, Packing
 
 ALIGNMENTS = ("pose", "clip", "procrustes", "rotation", "none")
 TURNS = 4  # of every shape, to be undone by C3DPO
@@ -117,57 +116,6 @@ def normalise(
         size,
         middle,
     )
-
-
-def lift(
-    apply: Apply,
-    params: PyTree,
-    observation: Observation,
-    depth_sign: Float[ArrayLike, "b"],
-) -> Prediction:
-    """3D of observations, in their own units and camera frame.
-
-    Args:
-        apply: the model.
-        params: its parameters.
-        observation: padded or not, any units.
-        depth_sign: +1, or -1 to mirror all depths; 2D does not tell which.
-    """
-    normal, size, middle = normalise(observation)
-    canonical = apply(params, normal, None)
-    pose = fit_pose(canonical, normal.points2d, normal.observed)
-    return _predict(observation, size, middle, canonical, pose, depth_sign)
-
-
-def lift_start(
-    begin: Callable[[Observation], Float[ArrayLike, "b n 3"]],
-    observation: Observation,
-    depth_sign: Float[ArrayLike, "b"],
-) -> Prediction:
-    """`lift` by what a model begins at, which knows its own pose: a yardstick.
-
-    Args:
-        begin: of the model.
-        observation: as in `lift`.
-        depth_sign: as in `lift`.
-    """
-    normal, size, middle = normalise(observation)
-    one = jnp.ones_like(size)
-    pose = Pose(one, scaled_identity(one, 3), jnp.zeros_like(middle))
-    return _predict(observation, size, middle, begin(normal), pose, depth_sign)
-
-
-def _predict(observation, size, middle, canonical, pose, depth_sign):
-    """In the units of the observation, with all depths times the sign."""
-    # mirroring depth in the camera and in the canonical frame keeps R a rotation
-    sign = jnp.stack([jnp.ones_like(depth_sign)] * 2 + [depth_sign], axis=-1)
-    canonical = canonical * sign[:, None]
-    rotation = pose.rotation * sign[:, :, None] * sign[:, None, :]
-    translation = pose.translation * size[:, None] + middle
-    pose = Pose(pose.scale * size, rotation, translation)
-    posed = apply_pose(pose, canonical)
-    lifted = complete(observation.points2d, posed, observation.observed)
-    return Prediction(canonical, pose, posed, lifted)
 
 
 def complete(
@@ -371,11 +319,28 @@ def paul_task(config: ObjectiveConfig) -> Task:
     return Task(loss)
 
 
+def mv_nrsfm_task(config: ObjectiveConfig) -> Task:
+    """The reprojection error of MV-NRSfM, robust: pseudo-Huber of the distances.
+
+    Every view's camera is solved for (OnP), a constant for derivatives. Published is
+    Barron's loss; this is that at alpha = 1 and a fixed scale, neither being learned.
+    """
+
+    def loss(apply, params, observation, packing, key):
+        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        posed, _ = _explain(apply, params, normal, packing)
+        points, mask = normal.points2d, normal.annotated
+        return {"loss": losses.mean_huber(posed[..., :2], points, mask)}
+
+    return Task(loss)
+
+
 FROM_2D = {
     "lfm2d": lfm2d_task,
     "deep_nrsfm": deep_nrsfm_task,
     "c3dpo": c3dpo_task,
     "paul": paul_task,
+    "mv_nrsfm": mv_nrsfm_task,
 }
 
 

@@ -25,7 +25,10 @@ def load(name):
 
 LFM2D = load("lfm2d")
 OTHERS = {
-    n: load(n) for n in ("lfm3d", "lfm3d_time", "mlp", "deep_nrsfm", "c3dpo", "paul")
+    name: load(name)
+    for name in (
+        *("lfm3d", "lfm3d_time", "mlp", "deep_nrsfm", "c3dpo", "paul", "mv_nrsfm"),
+    )
 }
 METHODS = {"lfm2d": (LFM2D, {}), **{n: (f, f.METHOD) for n, f in OTHERS.items()}}
 NAMED = [(name, p) for name, (file, _) in METHODS.items() for p in file.PRESETS]

@@ -16,7 +16,7 @@ from lfm_jax.geometry.rotations import nearest_frame, random_rotation
 from lfm_jax.types import Observation, Skeleton
 
 B, N, CODE = 6, 7, 2
-PEERS = ("deep_nrsfm", "c3dpo", "paul")
+PEERS = ("deep_nrsfm", "c3dpo", "paul", "mv_nrsfm")
 ONE, OTHER = (
     Skeleton(name, tuple(f"k{i}" for i in range(n)), ())
     for name, n in (("one", N), ("other", N - 2))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lfm_jax import losses, models, tasks
+from lfm_jax import lifting, losses, models, tasks
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
@@ -312,7 +312,7 @@ class TestLift:
         def apply(params, normal, packing=None):
             return jnp.broadcast_to(jnp.asarray(points[0]), (B, N, 3))
 
-        lift = jax.jit(lambda sign: tasks.lift(apply, None, seen, sign))
+        lift = jax.jit(lambda sign: lifting.lift(apply, None, seen, sign))
         plus, minus = (lift(sign * jnp.ones(B)) for sign in (1.0, -1.0))
         observed = np.asarray(seen.observed)
         np.testing.assert_array_equal(

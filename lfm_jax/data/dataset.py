@@ -37,11 +37,14 @@ class TrainingData:
         skeletons: the categories; a category's id is its place here.
         observations: per category, NumPy, [f n], unpadded.
         sequences: per category, the clip of each frame.
+        views: of every frame; with more than one, each has a row of its own in the
+            observations and sequences, those of a frame side by side.
     """
 
     skeletons: tuple[Skeleton, ...]
     observations: tuple[Observation, ...]
     sequences: tuple[Int[np.ndarray, "_"], ...]
+    views: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +81,24 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """A category with its parts and the one view of each of its frames."""
+    """A category with its parts, and what is seen of its frames."""
 
     category: Category
     view: Labelled | Observation
     rows: split.Split
     dropped: int
+    views: int
+
+    def part(self, name: str) -> Labelled | Observation:
+        """All views of the frames of a part, and the clip that each is of, from 0."""
+        rows = getattr(self.rows, name)
+        record = jax.tree.map(lambda x: x[_each_view(rows, self.views)], self.view)
+        sequence = np.repeat(self.category.sequence[rows], self.views)
+        clip = np.cumsum(np.diff(sequence, prepend=sequence[:1]) != 0, dtype=np.int32)
+        seen = dataclasses.replace(record.observation, clip=clip)
+        if isinstance(record, Labelled):
+            return dataclasses.replace(record, observation=seen)
+        return seen
 
 
 def open_dataset(config: DataConfig, workdir: str) -> Dataset:
@@ -96,6 +111,11 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
             on, a work directory that cannot be written.
     """
     views.check_family(config.camera)
+    if config.views > 1 and config.camera != "real":
+        raise LfmError(
+            f"data.views is {config.views}, which only real cameras give; set "
+            "data.camera to real."
+        )
     seen, skipped = [], {}
     for category in _categories(config):
         found = _see(category, len(seen), config)
@@ -108,15 +128,18 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
         raise LfmError(f"no category is left to train on ({reasons}): add data.")
     training = TrainingData(
         skeletons=tuple(one.category.skeleton for one in seen),
-        observations=tuple(_take(one.view, one.rows.train).observation for one in seen),
-        sequences=tuple(one.category.sequence[one.rows.train] for one in seen),
+        observations=tuple(one.part("train").observation for one in seen),
+        sequences=tuple(
+            np.repeat(one.category.sequence[one.rows.train], one.views) for one in seen
+        ),
+        views=config.views,
     )
     return Dataset(
         training=_through_tfds(training, pathlib.Path(workdir) / "tfds"),
         evaluation=EvaluationData(
-            train=tuple(_in_clips(one, one.rows.train) for one in seen),
-            validation=tuple(_in_clips(one, one.rows.validation) for one in seen),
-            test=tuple(_in_clips(one, one.rows.test) for one in seen),
+            train=tuple(one.part("train") for one in seen),
+            validation=tuple(one.part("validation") for one in seen),
+            test=tuple(one.part("test") for one in seen),
         ),
         skipped=skipped,
         split=_split_record(config, seen, skipped, fingerprint(training)),
@@ -154,16 +177,24 @@ def _zoo_category(zoo, name):
 def _see(category, category_id, config) -> _Seen | str:
     """The frames to use, split and seen, or why the category is left out."""
     frames = len(category.sequence)
-    reason = split.too_few(frames) or views.unseen(category, config.camera)
+    reason = split.too_few(frames) or views.unseen(
+        category, config.camera, config.views
+    )
     if reason:
         return reason
-    cameras = config.camera, config.view_seed, config.occlusion
-    view = views.one_view(category, category_id, *cameras)
-    usable = view.observation.observed.sum(axis=1) >= views.MIN_VISIBLE
+    if config.views > 1:
+        view = views.several_views(category, category_id, config.views)
+    else:
+        cameras = config.camera, config.view_seed, config.occlusion
+        view = views.one_view(category, category_id, *cameras)
+    enough = view.observation.observed.sum(axis=1) >= views.MIN_VISIBLE
+    usable = enough.reshape(frames, config.views).any(axis=1)
     few = f"fewer than {views.MIN_VISIBLE} visible points"
     if reason := split.too_few(int(usable.sum())):
         return f"{reason}; {frames - int(usable.sum())} with {few} were dropped"
-    rows = split.split_rows(category.name, category.sequence, category.specimen)
+    rows = split.all_rows(frames)
+    if not config.transductive:
+        rows = split.split_rows(category.name, category.sequence, category.specimen)
     parts = {part: getattr(rows, part) for part in ("train", "validation", "test")}
     kept = {part: chosen[usable[chosen]] for part, chosen in parts.items()}
     kept["train"] = _spaced(kept["train"], math.ceil(config.share * len(kept["train"])))
@@ -174,7 +205,8 @@ def _see(category, category_id, config) -> _Seen | str:
         if not len(chosen):
             return f"all {part} frames have {few}"
     dropped = frames - int(usable.sum())
-    return _Seen(category, view, split.Split(rows.rule, **kept), dropped)
+    chosen = split.Split(rows.rule, **kept)
+    return _Seen(category, view, chosen, dropped, config.views)
 
 
 def _spaced(rows, most):
@@ -183,18 +215,9 @@ def _spaced(rows, most):
     return rows[np.arange(few) * len(rows) // max(few, 1)]
 
 
-def _take(view, rows):
-    return jax.tree.map(lambda array: array[rows], view)
-
-
-def _in_clips(one, rows):
-    """What is known of these frames, and the clip that each is of, from 0."""
-    record, sequence = _take(one.view, rows), one.category.sequence[rows]
-    clip = np.cumsum(np.diff(sequence, prepend=sequence[:1]) != 0, dtype=np.int32)
-    seen = dataclasses.replace(record.observation, clip=clip)
-    if isinstance(record, Labelled):
-        return dataclasses.replace(record, observation=seen)
-    return seen
+def _each_view(rows, count):
+    """The rows of all views of frames."""
+    return (rows[:, None] * count + np.arange(count)).ravel()
 
 
 def _split_record(config, seen, skipped, training_set):
@@ -246,7 +269,8 @@ def _through_tfds(training: TrainingData, folder: pathlib.Path) -> TrainingData:
             "rights there."
         ) from error
     try:
-        stored = _from_runs(training.skeletons, builder.as_data_source(split="train"))
+        source = builder.as_data_source(split="train")
+        stored = _from_runs(training.skeletons, source, training.views)
         whole = fingerprint(stored) == expected
     except Exception:  # whatever the record reader makes of a damaged file
         whole = False
@@ -285,7 +309,7 @@ def _runs(training: TrainingData) -> Iterator[dict[str, np.ndarray]]:
             }
 
 
-def _from_runs(skeletons, runs) -> TrainingData:
+def _from_runs(skeletons, runs, count) -> TrainingData:
     by_category = [[] for _ in skeletons]
     for i in range(len(runs)):
         run = runs[i]
@@ -302,4 +326,4 @@ def _from_runs(skeletons, runs) -> TrainingData:
         category = np.full(len(points2d), i, np.int32)
         observations.append(Observation(points2d, observed, annotated, category))
         sequences.append(joined("sequence", i))
-    return TrainingData(skeletons, tuple(observations), tuple(sequences))
+    return TrainingData(skeletons, tuple(observations), tuple(sequences), count)

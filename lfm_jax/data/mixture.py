@@ -1,9 +1,10 @@
 """Batches of many categories in equal shares, and how they lie in rows of tokens.
 
 A step has exactly `per_category` shapes of every category, in a fixed order: category
-0, 1, ..., c-1, and again. Each category runs through its own frames in a new order
+0, 1, ..., c-1, and again. Each category goes through its own frames in a new order
 every epoch, and small ones go round more often. Because the order is fixed, so is the
-packing of keypoints into rows, computed once.
+packing of keypoints into rows, computed once. Several views of a frame are as many
+shapes, one after the other.
 
 Instead of single frames it may be stretches of so many neighbouring frames, `clip`,
 which an epoch cuts at other places than the one before. Each part of a clip in a
@@ -104,14 +105,16 @@ def training_batches(
             "the product of the others."
         )
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
-    size, (index, parts) = per_category * len(counts), share
-    if size % (parts * clip):
+    stretches, (index, parts) = per_category * len(counts) // clip, share
+    if stretches % parts:
         raise LfmError(
-            f"A batch of {size} shapes in clips of {clip} cannot be shared by {parts} "
+            f"A batch of {stretches} clips of {clip} cannot be shared by {parts} "
             f"processes; make train.per_category a multiple of {parts * clip}."
         )
-    own = slice(index * size // parts, (index + 1) * size // parts)
-    part = np.repeat(counts, clip).tolist()
+    together = clip * training.views  # rows of a batch
+    cuts = [i * stretches // parts * together for i in (index, index + 1)]
+    own = slice(*cuts)
+    part = np.repeat(counts, together).tolist()
     packing = densest(part * (per_category // microbatches // clip))
     records = training.observations if truth is None else _labelled(training, truth)
     rows, gather = _sampler(training, per_category, clip, seed), _gatherer(records)
@@ -155,8 +158,8 @@ def frame_of(
     starts = np.cumsum(frames) - frames
 
     def frame(step: int, example: int) -> tuple[int, int]:
-        category = example // clip % len(frames)
-        return category, int(rows(step)[example] - starts[category])
+        category = example // (clip * training.views) % len(frames)
+        return category, int(rows(step)[example] - starts[category]) // training.views
 
     return frame
 
@@ -178,9 +181,10 @@ def _sampler(training, per_category, clip, seed):
     step in all; a permutation an epoch costs next to nothing. An epoch of stretches is
     the frames, as a ring, cut into them from a random frame on.
     """
-    frames = [len(observation.category) for observation in training.observations]
-    starts = np.cumsum(frames) - frames
-
+    views = training.views
+    lengths = [len(observation.category) for observation in training.observations]
+    starts = np.cumsum(lengths) - lengths
+    frames = [length // views for length in lengths]
     stretches = [-(-count // clip) for count in frames]
 
     @functools.lru_cache(maxsize=2 * len(frames))
@@ -198,7 +202,8 @@ def _sampler(training, per_category, clip, seed):
         places = range(step * count, (step + 1) * count)
         begin = [[first(c, p) for c in range(len(frames))] for p in places]
         inside = np.array(begin)[..., None] + np.arange(clip)
-        return (starts[:, None] + inside % np.array(frames)[:, None]).ravel()
+        chosen = starts[:, None] + inside % np.array(frames)[:, None] * views
+        return np.add.outer(chosen, np.arange(views)).ravel()
 
     return rows
 

@@ -45,6 +45,12 @@ def too_few(frames: int) -> str:
     return "" if frames >= MIN_FRAMES else f"{frames} frames, {MIN_FRAMES} needed"
 
 
+def all_rows(frames: int) -> Split:
+    """Every row in every part: transductive."""
+    rows = np.arange(frames)
+    return Split("all", rows, rows, rows)
+
+
 def split_rows(
     category: str,
     sequence: Int[np.ndarray, "f"],

@@ -1,4 +1,4 @@
-"""The one 2D view of each frame.
+"""The 2D view of each frame: one, or several real ones for networks that fuse them.
 
 A frame is seen by exactly one camera, fixed by `view_seed`, the category's name and the
 frame's row in the archive, whatever the training seed and however many epochs: a second
@@ -8,6 +8,8 @@ Made views: the frame is centred on its points, turned into the camera frame and
 projected; a point missing in 3D is missing in everything. Real views: 2D as it is in
 the archive, visibility says what was observed, and 3D is turned by the scaled
 orthographic camera that best fits its 2D. Units are those of the source throughout.
+
+Several views are rows side by side, [f * v, n 2]: those of a frame follow one another.
 """
 
 import difflib
@@ -51,10 +53,13 @@ def check_clip(camera: str, clip: int) -> None:
         )
 
 
-def unseen(category: Category, camera: str) -> str:
-    """Why cameras of a family cannot see a category; empty if they can."""
-    if camera == "real" and _real_views(category) is None:
+def unseen(category: Category, camera: str, count: int = 1) -> str:
+    """Why so many cameras of a family cannot see a category; empty if they can."""
+    real = _real_views(category)
+    if camera == "real" and real is None:
         return "no 2D of a real camera"
+    if count > 1 and len(real[0]) < count:
+        return f"{len(real[0])} real cameras, {count} wanted"
     if camera == "upright" and category.points3d is not None and category.up is None:
         return "no up direction"
     return ""
@@ -76,11 +81,29 @@ def one_view(
         view_seed: seed of the cameras.
         occlusion: share of the points that have no 2D, each for stretches of a clip.
     """
-    # The same cameras to the last bit whatever accelerator there is.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        points2d, visible, points3d, present = _see(category, camera, view_seed)
+    points2d, visible, *truth = _on_cpu(_see, category, camera, view_seed)
     if occlusion:
         visible = visible & ~_occluded(category, view_seed, occlusion)
+    return _record(category_id, points2d, visible, *truth)
+
+
+def several_views(
+    category: Category, category_id: int, count: int
+) -> Labelled | Observation:
+    """What the first `count` real cameras see, a row for each view of each frame.
+
+    A view with too few points to be lifted is one in which nothing is seen.
+    """
+    return _record(category_id, *_on_cpu(_see_several, category, count))
+
+
+def _on_cpu(function, *inputs):
+    # The same cameras to the last bit whatever accelerator there is.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return function(*inputs)
+
+
+def _record(category_id, points2d, visible, points3d, present):
     chosen = np.full(len(points2d), category_id, np.int32)
     observation = Observation(_keep(points2d, visible), visible, visible, chosen)
     if points3d is None:
@@ -203,6 +226,22 @@ def _real_views(category):
                 points2d, visible = points2d[None], visible[None]
             return points2d, visible
     return None
+
+
+def _see_several(category, count):
+    """As `_see`, of the first real cameras."""
+    points2d, visible = (
+        np.swapaxes(array[:count], 0, 1).reshape(-1, *array.shape[2:])
+        for array in _real_views(category)
+    )
+    visible = visible & (visible.sum(axis=1, keepdims=True) >= MIN_VISIBLE)
+    if category.points3d is None:
+        return points2d, visible, None, None
+    truth = np.repeat(category.points3d, count, axis=0)
+    present = np.isfinite(truth).all(axis=-1)
+    centred = _centred(truth, present)
+    points3d = _turn(centred, _fit(centred, present, points2d, visible))
+    return points2d, visible, points3d, present
 
 
 def _choose(category, key):

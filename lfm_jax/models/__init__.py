@@ -18,7 +18,16 @@ from jaxtyping import PyTree
 
 from lfm_jax.config import ModelConfig, suggest
 from lfm_jax.errors import LfmError
-from lfm_jax.models import c3dpo, deep_nrsfm, lfm2d, lfm3d, lfm3d_time, mlp, paul
+from lfm_jax.models import (
+    c3dpo,
+    deep_nrsfm,
+    lfm2d,
+    lfm3d,
+    lfm3d_time,
+    mlp,
+    mv_nrsfm,
+    paul,
+)
 from lfm_jax.models.keypoints import presence
 from lfm_jax.models.start import Start
 from lfm_jax.types import Observation, Past, Skeleton
@@ -33,6 +42,7 @@ NETWORKS = {
     "deep_nrsfm": deep_nrsfm.network,
     "c3dpo": c3dpo.network,
     "paul": paul.network,
+    "mv_nrsfm": mv_nrsfm.network,
 }
 
 DTYPES = ("float32", "bfloat16")
@@ -54,6 +64,7 @@ class Model(NamedTuple):
             axes are those of `jax.vmap`.
         past: keypoints -> what a network that looks back in time knows before the first
             frame; None of one that does not. Its method "stream" goes on from there.
+        views: rows of a batch that are views of one shape and go together.
     """
 
     init: Callable
@@ -61,6 +72,7 @@ class Model(NamedTuple):
     begin: Callable | None = None
     each: Callable | None = None
     past: Callable[[int], Past] | None = None
+    views: int = 1
 
     @property
     def context(self) -> int:
@@ -72,7 +84,10 @@ class Model(NamedTuple):
 
 
 def build(
-    config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None = None
+    config: ModelConfig,
+    skeletons: Sequence[Skeleton],
+    start: Start | None = None,
+    views: int = 1,
 ) -> Model:
     """The network of a config for these categories.
 
@@ -80,6 +95,8 @@ def build(
         config: what to build.
         skeletons: the categories, in the order of their index.
         start: factorized shapes to begin from; None for the bare network.
+        views: of every frame, side by side in a batch; only mv_nrsfm fuses them, the
+            others take each for a frame.
 
     Raises:
         LfmError: a setting that names nothing, or that the network does not have.
@@ -112,12 +129,15 @@ def build(
             f"{config.bases!r}; leave one of them empty."
         )
     network = NETWORKS[config.name](config, skeletons, start)
+    fused = views if config.name == "mv_nrsfm" else 1
+    if fused > 1:
+        network = network.clone(views=fused)
     count = max(len(skeleton.keypoints) for skeleton in skeletons)
     example = Observation(
-        points2d=jnp.zeros((1, count, 2)),
-        observed=jnp.ones((1, count), bool),
-        annotated=jnp.ones((1, count), bool),
-        category=jnp.zeros(1, jnp.int32),
+        points2d=jnp.zeros((fused, count, 2)),
+        observed=jnp.ones((fused, count), bool),
+        annotated=jnp.ones((fused, count), bool),
+        category=jnp.zeros(fused, jnp.int32),
     )
     if config.alone:
         return _side_by_side(network, example)
@@ -155,6 +175,7 @@ def _model(network: nn.Module, example: Observation) -> Model:
         ),
         begin=begin,
         past=getattr(network, "past", None),
+        views=getattr(network, "views", 1),
     )
 
 

@@ -116,8 +116,10 @@ def network(
     config: ModelConfig, skeletons: Sequence[Skeleton], start: Start | None
 ) -> DeepNRSfM:
     """Deep NRSfM for these categories; it has no start."""
+    return DeepNRSfM(atoms=sizes(config), present=presence(skeletons))
+
+
+def sizes(config: ModelConfig) -> tuple[int, ...]:
+    """Atoms of every dictionary, D_1 first."""
     atoms = np.linspace(config.width, config.code, config.layers)
-    return DeepNRSfM(
-        atoms=tuple(int(count) for count in atoms.round()),
-        present=presence(skeletons),
-    )
+    return tuple(int(count) for count in atoms.round())

@@ -142,8 +142,10 @@ class Built:
 def build(config: Config, workdir: pathlib.Path) -> Built:
     """Opens the data, factorizes it, and compiles nothing yet."""
     views.check_clip(config.data.camera, config.train.clip)
-    if config.model.alone and config.train.clip > 1:
-        raise LfmError("model.alone learns from single frames; leave out train.clip.")
+    if config.model.alone and config.train.clip * config.data.views > 1:
+        raise LfmError(
+            "model.alone learns from single frames: leave out train.clip, data.views."
+        )
     dataset = open_dataset(config.data, str(workdir))
     training = dataset.training
     claim_file(workdir / SPLIT, dataset.split)
@@ -151,7 +153,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     write_skeletons(workdir / SKELETONS, training.skeletons, known)
     # mistakes are found before minutes go into factorizing
     sharding.check_layout(config.mesh)
-    models.build(config.model, training.skeletons)
+    models.build(config.model, training.skeletons, views=training.views)
     task = tasks.build(config.objective, config.model.name)
     batches = training_batches(
         training,
@@ -167,7 +169,9 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()
-    model = models.build(config.model, training.skeletons, factors.start)
+    model = models.build(
+        config.model, training.skeletons, factors.start, training.views
+    )
     init, step, abstract = place(config, model, task, len(counts), mesh)
     return Built(
         config=config,
@@ -360,7 +364,6 @@ def finish(built: Built, state: TrainState) -> Results | None:
         films=built.config.data.camera in views.BY_CLIP,
     )
     _refuse_nonfinite(scores["categories"])
-    trust = _trust(built, predict)
     for name, entry in scores["categories"].items():
         entry["dropped_frames"] = built.dataset.split["categories"][name]["dropped"]
     numbers = {
@@ -373,17 +376,25 @@ def finish(built: Built, state: TrainState) -> Results | None:
             state.params, training.skeletons, alone=built.config.model.alone
         ),
         **scores,
-        "calibration": calibration(
-            trust,
-            predict,
-            [record.observation for record in evaluation.test],
-            point_errors(predict, evaluation),
-        ),
+        "calibration": _calibration(built, predict),
         "skipped": built.dataset.skipped,
     }
     write_json(built.workdir / "eval.json", numbers)
     print(results_table(numbers))
     return Results(numbers, predict, frame_errors(predict, evaluation), built.dataset)
+
+
+def _calibration(built: Built, predict: Callable) -> list[dict[str, float]]:
+    """Empty of a model that fuses views: confidence is that of single ones."""
+    if built.model.views > 1:
+        return []
+    evaluation = built.dataset.evaluation
+    return calibration(
+        _trust(built, predict),
+        predict,
+        [record.observation for record in evaluation.test],
+        point_errors(predict, evaluation),
+    )
 
 
 def _trust(built: Built, predict: Callable) -> list[Trust]:

@@ -221,6 +221,7 @@ def flaws(records: Records) -> Int[Array, "b"]:
         for i, j in ((0, 0), (1, 1), (0, 1))
     )
     thin = xx * yy - xy * xy <= THINNEST * jnp.square(xx + yy)
+    thin &= jnp.any(seen.observed, axis=1)  # a view that is missing is no flaw
     return jnp.where(sane, jnp.where(thin, 2, 0), 1)
 
 
