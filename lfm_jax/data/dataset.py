@@ -90,10 +90,17 @@ class _Seen:
     views: int
 
     def part(self, name: str) -> Labelled | Observation:
-        """All views of the frames of a part, and the clip that each is of, from 0."""
-        rows = getattr(self.rows, name)
-        record = jax.tree.map(lambda x: x[_each_view(rows, self.views)], self.view)
-        sequence = np.repeat(self.category.sequence[rows], self.views)
+        """All views of the frames of a part."""
+        rows = _each_view(getattr(self.rows, name), self.views)
+        return jax.tree.map(lambda array: array[rows], self.view)
+
+    def sequence(self, name: str) -> np.ndarray:
+        """The clip, in the archive, of each row of `part`."""
+        return np.repeat(self.category.sequence[getattr(self.rows, name)], self.views)
+
+    def clips(self, name: str) -> Labelled | Observation:
+        """`part`, with the clip that each row is of, from 0."""
+        record, sequence = self.part(name), self.sequence(name)
         clip = np.cumsum(np.diff(sequence, prepend=sequence[:1]) != 0, dtype=np.int32)
         seen = dataclasses.replace(record.observation, clip=clip)
         if isinstance(record, Labelled):
@@ -129,17 +136,15 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
     training = TrainingData(
         skeletons=tuple(one.category.skeleton for one in seen),
         observations=tuple(one.part("train").observation for one in seen),
-        sequences=tuple(
-            np.repeat(one.category.sequence[one.rows.train], one.views) for one in seen
-        ),
+        sequences=tuple(one.sequence("train") for one in seen),
         views=config.views,
     )
     return Dataset(
         training=_through_tfds(training, pathlib.Path(workdir) / "tfds"),
         evaluation=EvaluationData(
-            train=tuple(one.part("train") for one in seen),
-            validation=tuple(one.part("validation") for one in seen),
-            test=tuple(one.part("test") for one in seen),
+            train=tuple(one.clips("train") for one in seen),
+            validation=tuple(one.clips("validation") for one in seen),
+            test=tuple(one.clips("test") for one in seen),
         ),
         skipped=skipped,
         split=_split_record(config, seen, skipped, fingerprint(training)),
