@@ -239,6 +239,47 @@ class TestC3DPO:
         assert np.abs(span).max() > 1e-2
         np.testing.assert_allclose(rest, 0.0, atol=1e-5)
 
+    def test_its_networks_are_the_published_ones(self):
+        """In loops, but for layer norm: a norm after every linear map, a relu last."""
+        model, params = build("c3dpo")
+        frames = tasks.normalise(seen(hidden=(1,)))[0]
+        found, _ = model.apply(params, frames, method="factorize")
+        weights = jax.tree.map(np.asarray, params)
+        phi, basis, head = (weights[name] for name in ("phi", "basis", "phi_code"))
+
+        def norm(x, name):
+            x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+            return x * phi[name]["scale"] + phi[name]["bias"]
+
+        hidden = np.tile(phi["bias"]["embedding"][0], (B, 1))
+        for p in (0, *range(2, N)):
+            values = np.append(np.asarray(frames.points2d)[:, p], [[1.0]] * B, axis=1)
+            hidden += values @ phi["read"][0, p]
+        hidden = np.maximum(norm(hidden, "norm"), 0.0)
+        for layer in range(2):
+            inner = hidden
+            for part in range(3):
+                dense = phi[f"dense_{layer}_{part}"]
+                inner = norm(
+                    np.maximum(inner, 0.0) @ dense["kernel"] + dense["bias"],
+                    f"norm_{layer}_{part}",
+                )
+            hidden = np.maximum(hidden + inner, 0.0)
+        code = hidden @ head["kernel"] + head["bias"]
+        shape = np.tensordot(code, basis["write"][0], (1, 1)) + basis["mean"][0]
+        shape = shape - shape.mean(1, keepdims=True)
+        np.testing.assert_allclose(found, shape, atol=1e-4)
+
+    def test_training_begins_with_one_shape_that_is_hardly_there(self):
+        """Else the basis would begin with shapes that nothing has asked for."""
+        model, _ = build("c3dpo")
+        params = model.init(jax.random.key(3))
+        shape, turn = model.apply(
+            params, tasks.normalise(seen())[0], method="factorize"
+        )
+        assert 0.0 < np.abs(shape).max() < 0.01
+        np.testing.assert_allclose(turn, np.tile(np.eye(3), (B, 1, 1)), atol=0.2)
+
     def oracle(self, points, invariant=True, undo=True):
         """A network that knows the shape: rotations follow the turn of the image."""
         rigid = jnp.asarray(points[0])

@@ -9,9 +9,11 @@ copies of a shape only one is ever predicted by Phi.
 
 As published for Pascal, the keypoints of all categories are laid end to end: basis and
 first layers are those of keypoints (keypoints.py), everything else is shared, the code
-too. Both networks are a linear layer and residual bottlenecks (a quarter of
-`model.width` inside, `model.layers` of them, six as published). Deviations: layer norm
-in place of batch norm, which has a state; AdamW in place of SGD.
+too. Both networks are a linear layer, norm and relu, and residual bottlenecks (a
+quarter of `model.width` inside, `model.layers` of them, six as published). Weights
+begin at N(0, 0.01^2) and biases at zero, so that training begins with one rigid shape
+and what deforms it grows from nothing. Deviations: layer norm in place of batch norm,
+which has a state; AdamW in place of SGD.
 """
 
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ from lfm_jax.models.keypoints import presence, read, shown, write
 from lfm_jax.models.start import Start
 from lfm_jax.types import ArrayLike, Observation, Packing, Skeleton
 
+SMALL = nn.initializers.normal(0.01)
+
 
 class Encoder(nn.Module):
     """Values at keypoints to features; also of PAUL.
@@ -32,30 +36,43 @@ class Encoder(nn.Module):
     Attributes:
         width, layers: see config.ModelConfig.
         present: which keypoints each category has.
+        first: initial weights; None for those that keep the size of what comes in.
     """
 
     width: int
     layers: int
     present: Bool[ArrayLike, "c n"]
+    first: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(
         self, values: Float[ArrayLike, "b n f"], category: Int[ArrayLike, "b"]
     ) -> Float[Array, "b d"]:
-        hidden = read(self, values, category)
-        return bottlenecks(hidden, self.layers)
+        hidden = read(self, values, category, self.first)
+        return bottlenecks(hidden, self.layers, self.first)
 
 
-def bottlenecks(hidden: Float[Array, "b d"], layers: int) -> Float[Array, "b d"]:
-    """Residual blocks, each by way of d/4 features; then norm and relu."""
-    width = hidden.shape[-1]
+def bottlenecks(
+    hidden: Float[Array, "b d"],
+    layers: int,
+    first: nn.initializers.Initializer | None = None,
+) -> Float[Array, "b d"]:
+    """Norm and relu; then residual blocks by way of d/4 features, a relu after each.
+
+    Inside a block every linear map is normalised, the last one before it is added.
+    """
+    width, first = hidden.shape[-1], first or nn.initializers.lecun_normal()
+    hidden = nn.relu(nn.LayerNorm(name="norm")(hidden))
     for layer in range(layers):
         inner = hidden
         for part, size in enumerate((width // 4, width // 4, width)):
-            inner = nn.relu(nn.LayerNorm(name=f"norm_{layer}_{part}")(inner))
-            inner = nn.Dense(size, name=f"dense_{layer}_{part}")(inner)
-        hidden = hidden + inner
-    return nn.relu(nn.LayerNorm(name="norm")(hidden))
+            inner = nn.relu(inner)
+            inner = nn.Dense(size, kernel_init=first, name=f"dense_{layer}_{part}")(
+                inner
+            )
+            inner = nn.LayerNorm(name=f"norm_{layer}_{part}")(inner)
+        hidden = nn.relu(hidden + inner)
+    return hidden
 
 
 class Basis(nn.Module):
@@ -67,7 +84,7 @@ class Basis(nn.Module):
     def __call__(
         self, code: Float[Array, "b k"], category: Int[ArrayLike, "b"], count: int
     ) -> Float[Array, "b n 3"]:
-        return write(self, code, category, count)
+        return write(self, code, category, count, SMALL)
 
 
 class C3DPO(nn.Module):
@@ -84,10 +101,11 @@ class C3DPO(nn.Module):
     present: Bool[ArrayLike, "c n"]
 
     def setup(self):
-        self.phi = Encoder(self.width, self.layers, self.present)
-        self.psi = Encoder(self.width, self.layers, self.present)
-        self.phi_code, self.psi_code = nn.Dense(self.code), nn.Dense(self.code)
-        self.turn = nn.Dense(3, kernel_init=nn.initializers.normal(0.01))
+        self.phi = Encoder(self.width, self.layers, self.present, SMALL)
+        self.psi = Encoder(self.width, self.layers, self.present, SMALL)
+        self.phi_code = nn.Dense(self.code, kernel_init=SMALL)
+        self.psi_code = nn.Dense(self.code, kernel_init=SMALL)
+        self.turn = nn.Dense(3, kernel_init=SMALL)
         self.basis = Basis(self.present)
 
     def __call__(

@@ -57,11 +57,17 @@ def own(
 
 
 def read(
-    module: nn.Module, values: Float[ArrayLike, "b n f"], category: Int[ArrayLike, "b"]
+    module: nn.Module,
+    values: Float[ArrayLike, "b n f"],
+    category: Int[ArrayLike, "b"],
+    first: nn.initializers.Initializer | None = None,
 ) -> Float[Array, "b d"]:
-    """What `module`, of `width` and `present`, reads of values at keypoints."""
+    """What `module`, of `width` and `present`, reads of values at keypoints.
+
+    Weights begin at `first`, or so that they keep the size of the values.
+    """
     fan_in = values.shape[-1] * module.present.sum(axis=1).mean()
-    first = nn.initializers.normal(fan_in**-0.5)
+    first = first or nn.initializers.normal(fan_in**-0.5)
     shape = values.shape[-1], module.width
     weights = own(module, "read", first, category, values.shape[-2], *shape)
     hidden = einsum("bni,bnid->bd", values, weights)
@@ -74,10 +80,14 @@ def write(
     hidden: Float[Array, "b d"],
     category: Int[ArrayLike, "b"],
     count: int,
+    first: nn.initializers.Initializer | None = None,
 ) -> Float[Array, "b n 3"]:
-    """The shape, centred, that `module` writes at the keypoints there are."""
+    """The shape, centred, that `module` writes at the keypoints there are.
+
+    Weights begin at `first`, or so that they keep the size of the features.
+    """
     width = hidden.shape[-1]
-    first = nn.initializers.normal(width**-0.5)
+    first = first or nn.initializers.normal(width**-0.5)
     weights = own(module, "write", first, category, count, width, 3)
     shape = einsum("bd,bndi->bni", hidden, weights)
     shape = shape + own(module, "mean", nn.initializers.zeros, category, count, 3)
