@@ -117,25 +117,6 @@ class TestLearning:
             np.testing.assert_array_equal(x, y)
         assert not scalars["flaw"].any() and scalars["loss"] > 0.0
 
-    def test_a_low_rank_shape_is_recovered_from_images_without_noise(self):
-        state, step = trainer()
-        seen = rows(scene()[1])
-        for _ in range(STEPS):
-            state, _ = step(state, (seen, None))
-        apply, _, _ = network(V)
-        found = apply(state.params, seen).reshape(F, V, N, 3)[:, 0]
-        left = min(error(found, scene()[0]), error(-found, scene()[0]))
-        assert left < 3.0
-
-
-def error(found, true):
-    """Percent of the size that is left after a rotation and a scale; NumPy alone."""
-    found = np.asarray(found, np.float64)
-    left, values, right = np.linalg.svd(np.einsum("fni,fnj->fij", true, found))
-    values[:, 2] *= np.linalg.det(left @ right)
-    explained = values.sum(1) ** 2 / (found**2).sum((1, 2))
-    return 100.0 * np.mean(np.sqrt(1.0 - explained / (true**2).sum((1, 2))))
-
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):

@@ -168,6 +168,8 @@ def test_what_is_flawed_is_told_by_what_is_known_alone():
     mask = seen.observed.at[0, 0].set(False)
     hidden = dataclasses.replace(seen, points2d=broken, observed=mask, annotated=mask)
     assert not flaws(hidden).any()
+    unseen = dataclasses.replace(seen, observed=jnp.zeros((B, N), bool))
+    assert flaws(unseen).all() and not flaws(unseen, fused=True).any()
     labelled = Labelled(
         seen, jnp.full((B, N, 3), 1e30), jnp.arange(B * N).reshape(B, N) < 1
     )

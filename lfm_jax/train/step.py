@@ -87,7 +87,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch):
         records, packing = batch
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-        flaw = flaws(records)
+        flaw = flaws(records, fused=model.views > 1)
         kept = flaw == 0
         count = jnp.maximum(jnp.sum(kept, dtype=jnp.float32), 1.0)
         mean = lambda values, kept=kept: jnp.sum(jnp.where(kept, values, 0.0)) / count
@@ -203,10 +203,11 @@ def _update(state, tx, gradients, finite, average):
     )
 
 
-def flaws(records: Records) -> Int[Array, "b"]:
+def flaws(records: Records, *, fused: bool = False) -> Int[Array, "b"]:
     """What is wrong with each example, an index into `FLAWS`; 0 for nothing.
 
     A pose cannot be told from points on a line: every turn about it looks the same.
+    Where views are fused, one in which nothing is seen is missing, and no flaw.
     """
     seen = records.observation
     sane = _inside(seen.points2d, seen.observed | seen.annotated)
@@ -221,7 +222,8 @@ def flaws(records: Records) -> Int[Array, "b"]:
         for i, j in ((0, 0), (1, 1), (0, 1))
     )
     thin = xx * yy - xy * xy <= THINNEST * jnp.square(xx + yy)
-    thin &= jnp.any(seen.observed, axis=1)  # a view that is missing is no flaw
+    if fused:
+        thin &= jnp.any(seen.observed, axis=1)
     return jnp.where(sane, jnp.where(thin, 2, 0), 1)
 
 
