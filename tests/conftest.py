@@ -3,6 +3,7 @@
 # ruff: noqa: E402, I001
 
 import os
+import pathlib
 import tempfile
 
 # Before jax is imported: two devices, so that sharding is never trivially right; and
@@ -23,6 +24,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
+import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
@@ -48,3 +50,17 @@ def pytest_collection_modifyitems(items):
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+# Linux gives a process 65,530 memory maps: every compiled program takes some of them,
+# and one too many is a segmentation fault.
+MAPS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Forgets what was compiled when it has become much."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > MAPS:
+        jax.clear_caches()
