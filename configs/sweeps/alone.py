@@ -1,10 +1,24 @@
-"""Each category by a network of its own, or all by one; as many shapes either way."""
+"""Each category alone, in as many steps of as many of its shapes as together.
+
+Together: the runs of injection.py with the encoding at every layer.
+"""
 
 import itertools
 
 CONFIG = "configs/lfm2d.py:archive,ablation,scratch"
 
+CATEGORIES = (
+    "accad__human_locomotion",
+    "keypointnet__chair",
+    "nsp__cheetah",
+    "seqik__fly_front_legs",
+    "sim__bird",
+    "sim__dog",
+    "sim__shadow_hand",
+    "stacmjx__mouse",
+)
+
 RUNS = [
-    {"model.alone": alone, "seed": seed}
-    for alone, seed in itertools.product((True, False), range(3))
+    {"data.only": category, "seed": seed}
+    for seed, category in itertools.product(range(3), CATEGORIES)
 ]
