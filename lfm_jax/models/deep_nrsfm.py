@@ -21,7 +21,7 @@ atoms, linearly, as published (12, 125 and 10 there).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -60,23 +60,37 @@ class DeepNRSfM(nn.Module):
         self, observation: Observation
     ) -> tuple[Float[Array, "b n 3"], Float[Array, "b 3 2"]]:
         """S, centred, and the camera M."""
-        points = keep(jnp.asarray(observation.points2d), observation.observed)
-        category, count = observation.category, points.shape[-2]
-        first = nn.initializers.normal(self.atoms[0] ** -0.5)
-        dictionary = own(self, "d1", first, category, count, 3, self.atoms[0])
-        deeper = Hierarchy(self.atoms, name="deeper")
-
-        threshold = self.param("b1", ZEROS, (len(self.present), self.atoms[0]))
-        block = einsum("bpak,bpx->bkax", dictionary, points)
-        block = deeper.solve(nn.relu(block + threshold[category][..., None, None]))
+        block, compose = factor(self, observation)
         weights = self.param("camera", nn.initializers.normal(1.0), self.atoms[-1:])
         camera = nearest_frame(einsum("k,bkax->bax", weights, block))
         flat = block.reshape(len(block), -1)
         code = nn.Dense(self.atoms[-1], use_bias=False, name="code")(flat)
 
+        return compose(code), camera
+
+
+def factor(
+    module: nn.Module, observation: Observation
+) -> tuple[Float[Array, "b j 3 2"], Callable]:
+    """Inside a module with atoms and present: P_n of an image, and from f_n to S.
+
+    S is centred.
+    """
+    points = keep(jnp.asarray(observation.points2d), observation.observed)
+    category, count = observation.category, points.shape[-2]
+    first = nn.initializers.normal(module.atoms[0] ** -0.5)
+    dictionary = own(module, "d1", first, category, count, 3, module.atoms[0])
+    deeper = Hierarchy(module.atoms, name="deeper")
+    threshold = module.param("b1", ZEROS, (len(module.present), module.atoms[0]))
+    block = einsum("bpak,bpx->bkax", dictionary, points)
+    block = deeper.solve(nn.relu(block + threshold[category][..., None, None]))
+
+    def compose(code: Float[Array, "b j"]) -> Float[Array, "b n 3"]:
         shape = einsum("bpak,bk->bpa", dictionary, deeper.compose(code))
-        shape = shape + own(self, "mean", ZEROS, category, count, 3)
-        return centre(shape, jnp.asarray(self.present)[category, :count]), camera
+        shape = shape + own(module, "mean", ZEROS, category, count, 3)
+        return centre(shape, jnp.asarray(module.present)[category, :count])
+
+    return block, compose
 
 
 class Hierarchy(nn.Module):

@@ -23,10 +23,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lfm_jax.config import ModelConfig
-from lfm_jax.models.deep_nrsfm import ZEROS, Hierarchy, sizes
-from lfm_jax.models.keypoints import own, presence
+from lfm_jax.models.deep_nrsfm import factor, sizes
+from lfm_jax.models.keypoints import presence
 from lfm_jax.models.start import Start
-from lfm_jax.numerics import centre, einsum, keep, masked_mean
+from lfm_jax.numerics import masked_mean
 from lfm_jax.types import Observation, Packing, Skeleton
 
 
@@ -48,24 +48,14 @@ class MVNRSfM(nn.Module):
         self, observation: Observation, packing: Packing | None = None
     ) -> Float[Array, "b n 3"]:
         """S, centred; the same for all views of a frame."""
-        points = keep(jnp.asarray(observation.points2d), observation.observed)
-        category, count = observation.category, points.shape[-2]
-        first = nn.initializers.normal(self.atoms[0] ** -0.5)
-        dictionary = own(self, "d1", first, category, count, 3, self.atoms[0])
-        deeper = Hierarchy(self.atoms, name="deeper")
-
-        threshold = self.param("b1", ZEROS, (len(self.present), self.atoms[0]))
-        block = einsum("bpak,bpx->bkax", dictionary, points)
-        block = deeper.solve(nn.relu(block + threshold[category][..., None, None]))
+        block, compose = factor(self, observation)
         flat = block.reshape(len(block), -1)
         codes = nn.Dense(self.atoms[-1], use_bias=False, name="code")(flat)
 
         codes = codes.reshape(-1, self.views, self.atoms[-1])
         sees = jnp.any(observation.observed, axis=-1).reshape(-1, self.views)
         code = jnp.repeat(masked_mean(codes, sees), self.views, axis=0)
-        shape = einsum("bpak,bk->bpa", dictionary, deeper.compose(code))
-        shape = shape + own(self, "mean", ZEROS, category, count, 3)
-        return centre(shape, jnp.asarray(self.present)[category, :count])
+        return compose(code)
 
 
 def network(
