@@ -120,8 +120,9 @@ def test_packed_rows_are_lifted_as_padded_ones():
 def test_it_begins_as_3d_lfm():
     frame_wise = models.build(dataclasses.replace(CONFIG, name="lfm3d"), (STRAIGHT,))
     params = network().init(jax.random.key(0))
-    begun = _apply(network(), params, film(), None)
-    np.testing.assert_array_equal(begun, _apply(frame_wise, params, film(), None))
+    # operation by operation: compiled as wholes the two may be rounded differently
+    begun, alone = network().apply(params, film()), frame_wise.apply(params, film())
+    np.testing.assert_array_equal(begun, alone)
 
 
 _stream = jax.jit(

@@ -89,23 +89,37 @@ def train(directory, at=STEPS, act=None):
         checkpoints.save(last.step, last.state, last.batches)
 
 
-def begin(directory):
-    """Two processes with a device each, where this one has two; the second will die."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+def begin(directory, places):
+    """This file as so many programs, which have two devices together."""
+    devices = f"--xla_force_host_platform_device_count={2 // len(places)}"
+    # with the emitters of every day: others round a process's part of a sum differently
+    usual = os.environ["XLA_FLAGS"].replace("emitters=false", "emitters=true")
     return [
         subprocess.Popen(
-            [sys.executable, __file__, str(directory), f"{i}/2@localhost:{port}"],
+            [sys.executable, __file__, str(directory), *place],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {"XLA_FLAGS": f"{usual} {devices}", "PYTHONPATH": str(ROOT)},
         )
-        for i in range(2)
+        for place in places
     ]
+
+
+def alone(directory):
+    (one,) = begin(directory, [()])
+    out, _ = one.communicate()
+    assert one.returncode == 0, out
+
+
+def together(directory):
+    """Two processes, of which the second will die."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return begin(directory, [(f"{i}/2@localhost:{port}",) for i in range(2)])
 
 
 def outcome(directory):
@@ -125,9 +139,9 @@ def test_from_one_to_two_of_which_one_is_lost_and_back(tmp_path):
     step, each reading half of every batch, and save the fourth. Then one dies, and one
     process goes on from there."""
     one, two = tmp_path / "one", tmp_path / "two"
-    train(one, SAVE, lambda: shutil.copytree(one, two))
+    alone(one)
     assert saved(two) == [str(SAVE)]
-    other, struck = begin(two)
+    other, struck = together(two)
     last, _ = struck.communicate()
     since = time.monotonic()
     out, _ = other.communicate()
@@ -136,7 +150,7 @@ def test_from_one_to_two_of_which_one_is_lost_and_back(tmp_path):
     assert other.returncode == 2 and out.count(processes.LOST) == 1, out
     assert "Traceback" not in out, out
     assert saved(two) == [str(SAVE), str(2 * SAVE)]
-    train(two)
+    alone(two)
     expected, found = outcome(one), outcome(two)
     assert expected[0] == found[0] == STEPS and expected[2] == found[2]
     jax.tree.map(np.testing.assert_array_equal, expected[1], found[1])
@@ -149,7 +163,11 @@ def test_a_place_that_is_none_is_one_sentence(place):
 
 
 if __name__ == "__main__":
-    folder, place = sys.argv[1:]
+    folder, place = pathlib.Path(sys.argv[1]), "".join(sys.argv[2:])
     with processes.joined(place):
-        second = not processes.first()
-        train(pathlib.Path(folder), STRIKE if second else STEPS, die)
+        if not place:  # others go on from its first checkpoint
+            train(
+                folder, SAVE, lambda: shutil.copytree(folder, folder.with_name("two"))
+            )
+        else:
+            train(folder, STEPS if processes.first() else STRIKE, die)
