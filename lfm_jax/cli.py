@@ -75,6 +75,8 @@ def _keep_compiled() -> None:
     if not jax.config.jax_compilation_cache_dir:
         usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(usual, "lfm_jax"))
+        # dozens of small programs take longer together than the network
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _read(file: str, options: argparse.Namespace) -> tuple:

@@ -28,6 +28,7 @@ from lfm_jax.numerics import scaled_identity
 from lfm_jax.types import ArrayLike, Observation, Past, Pose, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
+FEW = 16  # so many or fewer, as they come from a camera, are not padded to a chunk
 NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
 
 
@@ -105,6 +106,7 @@ def make_predict(
     # what looks back in time has its past in every call, and half of a call for it
     chunk = max(chunk, 2 * model.context)
     each = chunk - model.context
+    few = min(-(-FEW // model.views) * model.views, chunk)
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
@@ -116,10 +118,11 @@ def make_predict(
         while width < count:
             width *= 2
         width = min(width, widest)
+        size = few if frames <= few else chunk
         parts = []
         for start in range(0, frames, each):
             first = max(start - model.context, 0)
-            part = lift_part(_cut(observation, first, chunk, width))
+            part = lift_part(_cut(observation, first, size, width))
             own = slice(start - first, start - first + each)
             parts.append(jax.tree.map(lambda x, own=own: np.asarray(x)[own], part))
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:frames], *parts)

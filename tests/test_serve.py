@@ -444,6 +444,18 @@ def test_a_trained_model_lifts_by_name(trained):
     assert np.isfinite(some.points3d).all() and some.points3d[..., 2].std() > 1
 
 
+@pytest.mark.parametrize("times", [6, 100])  # more than are few, and than a chunk
+def test_few_frames_are_lifted_as_among_many(trained, times):
+    many = trained.lift(np.tile(FRAMES, (times, 1, 1)), category="dog")
+    few = trained.lift(FRAMES, category="dog")
+    for name in ("points3d", "canonical", "posed", "expected_error"):
+        one, all_of_them = getattr(few, name), getattr(many, name)
+        size = np.abs(one).max()
+        np.testing.assert_allclose(
+            all_of_them, np.tile(one, (times, *(1,) * (one.ndim - 1))), atol=1e-4 * size
+        )
+
+
 def test_posed_is_the_canonical_shape_in_the_pose_that_is_given(trained):
     lifted = trained.lift(FRAMES, category="dog")
     for one in (lifted, rescaled(lifted, ("joint_2", "joint_5"), 120.0, "mm")):
