@@ -49,12 +49,13 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "sleap": ["sleap-io>=0.9"],  # reads .slp; brings half a gigabyte along
         "c3d": ["ezc3d>=1.7"],  # writes .c3d
+        "gltf": ["pygltflib>=1.16"],  # writes .glb
         # lfm export: weights for other programs, and lifting as a program
         "export": ["flatbuffers>=25.0", "safetensors>=0.5"],
         "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
         "docs": ["furo>=2025.7", "myst-parser>=5.0", "sphinx>=8.2"],
         "test": [
-            "lfm_jax[c3d,export,sleap]",
+            "lfm_jax[c3d,export,gltf,sleap]",
             "beartype>=0.19",
             "hypothesis>=6.100",
             "import-linter>=2.0",

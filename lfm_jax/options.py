@@ -16,10 +16,10 @@ INPUT holds 2D keypoints: DeepLabCut (.csv, .h5), SLEAP (.slp, .h5), COCO or Med
 (.json), NWB (.nwb), a plain table (.csv) or a keypoint archive (.npz). Its keypoints
 are matched to those of the category by name, in any order; keypoints that it lacks are
 predicted from the others. Frames with fewer than 4 visible points are left out and
-counted. OUT is .npz (everything), .csv (the table of Anipose), .trc or .c3d; several
-individuals become several files, OUT with _NAME before its suffix. Frame: x right and
-y down as in the image, z away from the camera. Lengths are in the units of the input
-unless --bone gives a scale. docs/files.md has the details.
+counted. OUT is .npz (everything), .csv (the table of Anipose), .trc, .c3d or .glb (a
+moving skeleton); several individuals become several files, OUT with _NAME before its
+suffix. Frame: x right and y down as in the image, z away from the camera. Lengths are
+in the units of the input unless --bone gives a scale. docs/files.md has the details.
 """
 LIFT_EXAMPLE = """\
 example:
@@ -174,7 +174,7 @@ def _add_output(verb: argparse.ArgumentParser) -> None:
         "--fps",
         metavar="RATE",
         type=float,
-        help="frames per second, where INPUT does not say; .trc and .c3d need it",
+        help="frames per second, where INPUT does not say; .trc, .c3d and .glb need it",
     )
     verb.add_argument(
         "--up",

@@ -4,11 +4,13 @@
     .csv   the wide table of Anipose
     .trc   OpenSim's markers
     .c3d   biomechanics; needs ezc3d
+    .glb   a moving skeleton; needs pygltflib
 
-The last three hold a time series of points3d: frames that were left out are there and
-empty. Their frame is the camera's (x right, y down, z into the scene, as long as y runs
-down in the image), or that turned about x so that the given axis points to the top of
-the image. It is the true vertical where the camera stood level.
+The three before the last hold a time series of points3d: frames that were left out are
+there and empty. Their frame is the camera's (x right, y down, z into the scene, as long
+as y runs down in the image), or that turned about x so that the given axis points to
+the top of the image. It is the true vertical where the camera stood level. glTF always
+has y up, and frames that were left out are passed over (animation.py).
 """
 
 import csv
@@ -19,9 +21,10 @@ import pathlib
 import tempfile
 
 import numpy as np
-from jaxtyping import Float, Shaped, jaxtyped
+from jaxtyping import Float, Int, Shaped, jaxtyped
 
 from lfm_jax import workdir
+from lfm_jax.animation import write_glb
 from lfm_jax.data.arrays import read_arrays
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifted
@@ -32,6 +35,7 @@ AXES = {
     "y": np.diag((1.0, -1.0, -1.0)),
     "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
 }
+METRES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 _LONGEST = 1_000_000  # Frames of a time series; a damaged number may be any.
 
 
@@ -39,7 +43,7 @@ def write_lifted(path: str | os.PathLike, lifted: Lifted, *, up: str = "") -> No
     """Write one individual atomically, in the kind of file that the suffix says.
 
     Args:
-        path: ends in .npz, .csv, .trc or .c3d.
+        path: ends in .npz, .csv, .trc, .c3d or .glb.
         lifted: what to write.
         up: "y" or "z", the axis of a time series that points up; "" means that its
             frame is the camera's.
@@ -128,7 +132,9 @@ def check_kind(path: pathlib.Path, up: str, fps: float) -> None:
             f"{path} keeps the camera's frame, with its pose: --up is for "
             f"{', '.join(_SERIES)}."
         )
-    if path.suffix.lower() in (".trc", ".c3d") and not fps > 0:
+    if up == "z" and path.suffix.lower() == ".glb":
+        raise LfmError(f"{path} has y up, as all glTF: leave out --up.")
+    if path.suffix.lower() in (".trc", ".c3d", ".glb") and not fps > 0:
         raise LfmError(
             f"{path} needs the frames per second, which the input does not give: add "
             "--fps."
@@ -150,15 +156,20 @@ def _series(
     lifted: Lifted, axes: Float[np.ndarray, "3 3"]
 ) -> Float[np.ndarray, "t n 3"]:
     """Points of every frame from the first to the last, NaN where there are none."""
+    frames = _in_order(lifted)
+    points = np.full((frames[-1] - frames[0] + 1, *lifted.points3d.shape[1:]), np.nan)
+    points[frames - frames[0]] = lifted.points3d @ axes.T
+    return points
+
+
+def _in_order(lifted: Lifted) -> Int[np.ndarray, "f"]:
     frames = lifted.frames
     if (np.diff(frames) <= 0).any() or frames[-1] - frames[0] >= _LONGEST:
         raise LfmError(
             f"'{lifted.labels[0]}' to '{lifted.labels[-1]}' are no time series, which "
             "the file would hold: put the frames in order, or write .npz."
         )
-    points = np.full((frames[-1] - frames[0] + 1, *lifted.points3d.shape[1:]), np.nan)
-    points[frames - frames[0]] = lifted.points3d @ axes.T
-    return points
+    return frames
 
 
 def _csv(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
@@ -236,4 +247,16 @@ def _c3d(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> 
         return beside.read_bytes()
 
 
-_SERIES = {".csv": _csv, ".trc": _trc, ".c3d": _c3d}
+def _glb(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
+    """Centred; in metres, or where units are not known with the largest extent at 1."""
+    frames = _in_order(lifted)
+    points = (lifted.points3d @ AXES["y"].T).astype(np.float64)
+    points -= points.mean((0, 1))
+    extent = float(np.ptp(points, axis=1).max()) or 1.0
+    points *= METRES.get(lifted.units, 1.0 / extent)
+    seconds = (frames - frames[0]) / lifted.fps
+    title = lifted.individual or lifted.category
+    return write_glb(points, seconds, lifted.names, lifted.edges, title)
+
+
+_SERIES = {".csv": _csv, ".trc": _trc, ".c3d": _c3d, ".glb": _glb}

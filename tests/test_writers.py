@@ -2,11 +2,15 @@
 
 import csv
 import dataclasses
+import json
+import struct
 import sys
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from lfm_jax.animation import turns_from_y
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifted
 from lfm_jax.writers import AXES, write_lifted
@@ -129,6 +133,98 @@ def test_up_is_the_top_of_the_image_and_nothing_is_mirrored(up):
     assert (turn @ (1, 0, 0)).tolist() == [1, 0, 0]
 
 
+def read_glb(path):
+    """The JSON of a binary glTF file, and its accessors as arrays; by the standard."""
+    data = path.read_bytes()
+    magic, version, length, size, kind = struct.unpack_from("<4sII I4s", data)
+    assert (magic, version, length, kind) == (b"glTF", 2, len(data), b"JSON")
+    scene = json.loads(data[20 : 20 + size])
+    blob = data[28 + size :]
+    arrays = []
+    for accessor in scene["accessors"]:
+        view = scene["bufferViews"][accessor["bufferView"]]
+        kind = {5123: "<u2", 5126: "<f4"}[accessor["componentType"]]
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        count = accessor["count"] * width
+        assert view["byteOffset"] % 4 == 0
+        assert view["byteLength"] == count * np.dtype(kind).itemsize
+        flat = np.frombuffer(blob, kind, count, view["byteOffset"])
+        arrays.append(flat.reshape(-1, width))
+    return scene, arrays
+
+
+def seen_in_glb(path):
+    """For every node, its mesh and matrices [f 3 4] from the mesh to the world."""
+    scene, arrays = read_glb(path)
+    (animation,) = scene["animations"]
+    moves = {}
+    for channel in animation["channels"]:
+        sampler = animation["samplers"][channel["sampler"]]
+        target = channel["target"]
+        moves[target["node"], target["path"]] = arrays[sampler["output"]]
+        seconds = arrays[sampler["input"]][:, 0]
+    found = {}
+    for index, node in enumerate(scene["nodes"][1:], 1):
+        moved = lambda path, index=index: moves.get((index, path))
+        shift = moved("translation")
+        scale = moved("scale")
+        scale = np.tile(node["scale"], (len(shift), 1)) if scale is None else scale
+        turn = moved("rotation")
+        turn = np.tile((0, 0, 0, 1), (len(shift), 1)) if turn is None else turn
+        turn = Rotation.from_quat(turn).as_matrix() * scale[:, None, :]
+        found[node["name"]] = np.concatenate([turn, shift[..., None]], axis=-1)
+    return seconds, found
+
+
+DOWN = np.array([[0, 0, 0], [0, -5, 0], [0, 5, 0]], np.float32)  # a bone straight down
+
+
+@pytest.mark.parametrize("points3d", [LIFTED.points3d, np.tile(DOWN, (3, 1, 1))])
+def test_a_moving_skeleton_as_gltf(tmp_path, points3d):
+    lifted = dataclasses.replace(LIFTED, points3d=points3d)
+    write_lifted(tmp_path / "out.glb", lifted)
+    seconds, nodes = seen_in_glb(tmp_path / "out.glb")
+    np.testing.assert_allclose(seconds, np.array([0, 1, 4]) / 25.0, rtol=1e-6)
+    true = points3d @ np.diag((1.0, -1.0, -1.0))  # y up, z towards the viewer
+    true = 1e-3 * (true - true.mean((0, 1)))  # it was in mm
+    assert set(nodes) == {*NAMES, "nose to neck"}
+    size = np.abs(true).max()
+    for index, name in enumerate(NAMES):
+        np.testing.assert_allclose(
+            nodes[name][..., 3], true[:, index], atol=1e-6 * size
+        )
+        ball = nodes[name][..., :3]
+        np.testing.assert_allclose(ball, np.eye(3) * ball[:, :1, :1], atol=0)
+    # the poles of a bone are its joints
+    bone, pole = nodes["nose to neck"], np.array([0.0, 1.0, 0.0])
+    for sign, joint in ((-1, 0), (1, 1)):
+        tip = sign * bone[..., :3] @ pole + bone[..., 3]
+        np.testing.assert_allclose(tip, true[:, joint], atol=1e-6 * size)
+
+
+def test_lengths_that_are_not_known_are_made_to_fit_a_view(tmp_path):
+    write_lifted(tmp_path / "out.glb", dataclasses.replace(LIFTED, units="input"))
+    _, nodes = seen_in_glb(tmp_path / "out.glb")
+    points = np.stack([nodes[name][..., 3] for name in NAMES], axis=1)
+    np.testing.assert_allclose(np.ptp(points, axis=1).max(), 1.0, rtol=1e-6)
+
+
+def test_bones_turn_by_no_more_than_they_move():
+    """Through the poles too; of the two quaternions of a turn, the nearer one."""
+    angle = np.linspace(0, 4 * np.pi, 60)
+    ring = np.stack([np.sin(angle), np.cos(angle), 0.1 * np.ones(60)], axis=-1)
+    flips = np.where(np.arange(60)[:, None] % 2, DOWN[1], DOWN[2])
+    along = np.stack([ring, ring[:, [2, 1, 0]], flips, 0 * ring], axis=1)
+    turns = turns_from_y(along)
+    way = Rotation.from_quat(turns.reshape(-1, 4)).apply((0.0, 1.0, 0.0))
+    length = np.linalg.norm(along, axis=-1, keepdims=True)
+    expected = np.where(length > 0, along, (0, 1, 0)) / np.where(length > 0, length, 1)
+    np.testing.assert_allclose(way, expected.reshape(-1, 3), atol=1e-12)
+    moved = np.arccos(np.sum(expected[1:, :2] * expected[:-1, :2], axis=-1))
+    turned = 2 * np.arccos(np.sum(turns[1:, :2] * turns[:-1, :2], axis=-1))
+    np.testing.assert_allclose(turned, moved, atol=1e-6)
+
+
 def refused(path, *phrases, lifted=LIFTED, **options):
     with pytest.raises(LfmError) as caught:
         write_lifted(path, lifted, **options)
@@ -140,14 +236,17 @@ def refused(path, *phrases, lifted=LIFTED, **options):
 
 def test_what_cannot_be_written(tmp_path, monkeypatch):
     unknown = dataclasses.replace(LIFTED, fps=np.nan)
-    for suffix in ("c3d", "trc"):
+    for suffix in ("c3d", "trc", "glb"):
         refused(tmp_path / f"out.{suffix}", "--fps", lifted=unknown)
     write_lifted(tmp_path / "out.csv", unknown)
-    refused(tmp_path / "out.mat", ".npz, .csv, .trc, .c3d")
-    refused(tmp_path / ".npz", ".npz, .csv, .trc, .c3d")
+    refused(tmp_path / "out.mat", ".npz, .csv, .trc, .c3d, .glb")
+    refused(tmp_path / ".npz", ".npz, .csv, .trc, .c3d, .glb")
     refused(tmp_path / "out.npz", "--up", up="y")
+    refused(tmp_path / "out.glb", "--up", up="z")
     monkeypatch.setitem(sys.modules, "ezc3d", None)
     refused(tmp_path / "out.c3d", "lfm_jax[c3d]")
+    monkeypatch.setitem(sys.modules, "pygltflib", None)
+    refused(tmp_path / "out.glb", "lfm_jax[gltf]")
 
 
 @pytest.mark.parametrize("frames", [[4, 4, 5], [5, 4, 6], [0, 1, 2**40]])
@@ -157,7 +256,9 @@ def test_frames_that_are_no_time_series(tmp_path, frames):
     write_lifted(tmp_path / "out.npz", mixed)
 
 
-@pytest.mark.parametrize("name", ["out.npz", "out.csv", "out.trc", "out.c3d"])
+@pytest.mark.parametrize(
+    "name", ["out.npz", "out.csv", "out.trc", "out.c3d", "out.glb"]
+)
 def test_a_place_that_cannot_be_written(tmp_path, name):
     refused(tmp_path / "none" / name, "cannot be written")
     (tmp_path / name).mkdir()
