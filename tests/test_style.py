@@ -29,6 +29,7 @@ DOORS = {
     "h5py": ("lfm_jax/data/readers/hdf5.py",),
     "sleap_io": ("lfm_jax/data/readers/sleap.py",),
     "ezc3d": ("lfm_jax/writers.py",),
+    "pygltflib": ("lfm_jax/animation.py",),
     "rerun": ("lfm_jax/viz/recording.py",),
     "absl": ("lfm_jax/main.py",),
     "tqdm": ("lfm_jax/metrics_io.py",),

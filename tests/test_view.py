@@ -260,7 +260,22 @@ const { width, height } = byId("space");
 const ink = byId("space").getContext("2d").getImageData(0, 0, width, height).data;
 seen.painted = ink.reduce((sum, v, i) => sum + (i % 4 === 3 && v > 0), 0);
 seen.wide = document.documentElement.scrollWidth - innerWidth;
-document.body.dataset.seen = JSON.stringify(seen);
+byId("slider").value = 0;
+byId("slider").dispatchEvent(new Event("input"));
+// without a screen there are hardly any frames
+window.requestAnimationFrame = (f) => setTimeout(() => f(performance.now()), 16);
+const began = performance.now();
+press(" ");
+requestAnimationFrame(function wait(time) {  // after the page's own, in every frame
+  seen.seconds = (time - began) / 1000;
+  if (seen.seconds < 0.3) { requestAnimationFrame(wait); return; }
+  note("played");
+  press(" ");
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    note("paused");
+    document.body.dataset.seen = JSON.stringify(seen);
+  }));
+});
 </script>
 </body>"""
 
@@ -314,6 +329,12 @@ def test_the_slider_and_the_keys_move_both_skeletons(seen):
     )
     assert seen["left"]["hash"] == "#frame=10" and seen["painted"] > 1000
     assert seen["slid"]["warning"] and not seen["right"]["warning"]
+
+
+def test_it_plays_as_fast_as_the_film_and_stops(seen):
+    due = 10 + (25 * seen["seconds"]) % 30  # frames 10 to 39, 25 a second, in a circle
+    assert 0 <= due - int(seen["played"]["frame"]) < 1.1
+    assert seen["paused"]["frame"] == seen["played"]["frame"] != "10"
 
 
 def test_a_joint_says_its_name(seen):
