@@ -153,23 +153,25 @@ def lfm2d_task(config: ObjectiveConfig) -> Task:
 def supervised_task(config: ObjectiveConfig) -> Task:
     """The same network learning from 3D labels: what 2D alone is measured against.
 
-    Mean distance to the truth, once of the canonical shape after similarity Procrustes
-    (the loss of 3D-LFM) and once of the posed shape in the camera, in which depth is
-    read. The start of a category is in one of two depth signs, so the truth is taken in
-    the sign that fits the category's examples in the batch better.
+    Mean distance to the truth relative to its RMS radius, once of the canonical shape
+    after similarity Procrustes (the loss of 3D-LFM) and once of the posed shape in the
+    camera, in which depth is read, but for its scale: 3D of real cameras is not in
+    units of the image. The start of a category is in one of two depth signs, so the
+    truth is taken in the sign that fits its examples in the batch better.
     """
 
     def loss(apply, params, labelled, packing, key):
         hidden = _hide(key, labelled.observation, config.hide)
-        normal, size, _ = normalise(hidden)
+        normal, _, _ = normalise(hidden)
         canonical = apply(params, normal, packing)
         pose = fit_pose(canonical, normal.points2d, normal.observed)
-        posed = centre(apply_pose(pose, canonical), labelled.evaluated)
-        true = centre(labelled.points3d / size[:, None, None], labelled.evaluated)
+        posed, mask = apply_pose(pose, canonical), labelled.evaluated
+        true = centre(labelled.points3d, mask)
+        radius = rms_radius(true, mask)
         terms = [
             (
-                metrics.pa_mpjpe(canonical, sign, labelled.evaluated),
-                metrics.mpjpe(posed, sign, labelled.evaluated),
+                safe_divide(metrics.pa_mpjpe(canonical, sign, mask), radius),
+                safe_divide(metrics.n_mpjpe_camera(posed, sign, mask), radius),
             )
             for sign in (true, metrics.mirror_depth(true))
         ]
@@ -189,6 +191,9 @@ def supervised_task(config: ObjectiveConfig) -> Task:
 
 def lfm3d_task(config: ObjectiveConfig) -> Task:
     """3D-LFM's objective: squared distance to the truth after Procrustes alignment.
+
+    Relative to the truth's RMS radius, so that a frame of which little is seen does not
+    weigh more, and 3D may have any unit but where no scale is fitted (`none`).
 
     Published with R = U V^T of the correlation's SVD, which lets the mirror image pass;
     it has to, for the network cannot tell it apart (models/lfm3d.py). Every frame is
@@ -216,11 +221,15 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
                 predicted, true, mask, reflection=mirror, run=run
             )
             predicted = apply_alignment(alignment, predicted)
-        geometry = losses.mean_squared(predicted, true, mask)
+        extent = rms_radius(true, mask)
+        extent = clips.mean(extent, mask.any(-1), run) if by_clip else extent
+        relative = lambda error: safe_divide(error, jnp.square(extent))
+        geometry = relative(losses.mean_squared(predicted, true, mask))
         if not by_clip:
             return {"loss": geometry}
         moved, both = clips.velocity(predicted, mask, run)
-        velocity = losses.mean_squared(moved, clips.velocity(true, mask, run)[0], both)
+        true_moved, _ = clips.velocity(true, mask, run)
+        velocity = relative(losses.mean_squared(moved, true_moved, both))
         return {
             "loss": geometry + config.velocity_weight * velocity,
             "loss_geometry": geometry,

@@ -18,6 +18,7 @@ from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.types import Labelled, Observation
 
 B, N = 6, 10
+KEY = jax.random.key(0)
 
 
 def truth(seed=0):
@@ -218,6 +219,24 @@ class TestSupervised:
         assert (loss[:2] > 0.1).all()
         np.testing.assert_allclose(loss[2:], 0.0, atol=5e-3)
 
+    def test_labels_may_have_any_unit(self):
+        """3D of real cameras has its own, and of some frames little is seen in 2D."""
+        points = truth()
+        seen = dataclasses.replace(
+            observation(points), points2d=jnp.asarray(points[..., :2]) / 30.0
+        )
+        known = jnp.ones((B, N), bool)
+        task = tasks.supervised_task(ObjectiveConfig(hide=0.0, supervised=True))
+        one, two = (
+            task.loss(
+                bumpy, None, Labelled(image, jnp.asarray(points), known), None, KEY
+            )
+            for image in (observation(points), seen)
+        )
+        for name in ("loss_shape", "loss_camera"):
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
+            assert (np.asarray(one[name]) > 0.1).all()
+
     def test_a_flat_prediction_has_a_loss_and_unevaluated_points_none(self):
         points = truth()
         assert (np.asarray(self.terms(flat, points)["loss_camera"]) > 0.1).all()
@@ -269,13 +288,12 @@ class TestProcrustes:
     def test_it_is_the_squared_distance_that_the_best_rotation_leaves(self):
         bend = jnp.asarray(truth(seed=4))
         points = truth()
-        size = np.asarray(tasks.normalise(observation(points))[1])
         x, y = np.asarray(bend), points - points.mean(1, keepdims=True)
         u, s, v = np.linalg.svd(np.einsum("bni,bnj->bij", y, x))
         s[:, 2] *= np.sign(np.linalg.det(u @ v))
         left = (y**2).sum((1, 2)) - s.sum(1) ** 2 / (x**2).sum((1, 2))
         loss = self.loss(lambda _: bend, points, "rotation")
-        np.testing.assert_allclose(loss, left / size**2 / N, rtol=1e-3)
+        np.testing.assert_allclose(loss, left / (y**2).sum((1, 2)), rtol=1e-3)
 
     def test_unevaluated_points_have_no_loss(self):
         points, evaluated = truth(), jnp.broadcast_to(jnp.arange(N) >= 3, (B, N))
