@@ -67,3 +67,12 @@ def few_programs():
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_starts():
+    """Small bodies without noise need no search as wide as real ones do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lfm_jax.classical.factorization.STARTS", 8)
+        patch.setattr("lfm_jax.classical.factorization.RIGID_STARTS", 8)
+        yield
