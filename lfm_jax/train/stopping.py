@@ -63,5 +63,5 @@ def plateau(losses: Sequence[float], patience: int) -> bool:
         losses: of all validations so far, in their order.
         patience: 0 for never.
     """
-    before = losses[: len(losses) - patience]
+    before = losses[: max(len(losses) - patience, 0)]
     return bool(patience and before) and min(losses) >= min(before)
