@@ -13,6 +13,7 @@ import importlib.util
 import os
 
 if importlib.util.find_spec("lfm_jax") is None:
+    # Before it is on PyPI: git+https:// and the address of the repository instead.
     print("lfm_jax is not installed here")
     # %pip install lfm_jax
 
