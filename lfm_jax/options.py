@@ -177,6 +177,12 @@ def _add_output(verb: argparse.ArgumentParser) -> None:
         help="frames per second, where INPUT does not say; .trc, .c3d and .glb need it",
     )
     verb.add_argument(
+        "--smooth",
+        metavar="HZ",
+        type=float,
+        help="take out what moves faster (zero-phase Butterworth; default: nothing)",
+    )
+    verb.add_argument(
         "--up",
         choices=("y", "z"),
         default="",

@@ -64,6 +64,7 @@ class Lifted:
         fps: frames per second, NaN where not known.
         units: of lengths in 3D; "input" where they are those of the 2D.
         unit_length: one unit of points2d in `units`.
+        smoothing: what was done to points3d over time; empty where nothing was.
     """
 
     category: str
@@ -89,6 +90,7 @@ class Lifted:
     fps: float
     units: str = "input"
     unit_length: float = 1.0
+    smoothing: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,8 @@ def read_lifted(path: str | os.PathLike) -> Lifted:
     path = pathlib.Path(path)
     fields = {field.name: field.type for field in dataclasses.fields(Lifted)}
     arrays, _ = read_arrays(path, fields)
+    # files of before lifted keypoints could be smoothed say nothing of it
+    arrays.setdefault("smoothing", np.array(""))
     lacking = [name for name in ("points3d", *fields) if name not in arrays]
     if lacking:
         raise LfmError(

@@ -96,6 +96,7 @@ def page_file(lifted: Lifted, title: str) -> dict:
         "category": lifted.category,
         "depth_sign": lifted.depth_sign,
         "units": lifted.units,
+        "smoothing": lifted.smoothing,
         "fps": lifted.fps if 0 < lifted.fps < math.inf else None,
         "frames": lifted.frames.tolist(),
         "labels": lifted.labels,
