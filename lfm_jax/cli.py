@@ -136,72 +136,74 @@ def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
     if options.smooth is not None:
         lifted = smoothed(lifted, options.smooth)
     write_lifted(place, lifted, up=options.up)
+    print(_summary(lifted, keypoints))
+    print(_trust(lifted))
+    print(f"written: {place}, lengths in {_lengths(lifted, bone and bone[0])}", end="")
+    print(f"; smoothed: {lifted.smoothing}" if lifted.smoothing else "")
+    _warn(lifted)
+
+
+# ------------------------------------------------- what lfm lift says, in three lines
+
+
+def _summary(lifted, keypoints) -> str:
+    count, frames = len(lifted.points2d), len(keypoints.frames)
+    given = lifted.visible.any(axis=0)
+    parts = [f"lifted: {count} of {frames} frames of {lifted.category}"]
     if keypoints.individual:
-        print(f"individual: {keypoints.individual}")
-    print(_summary(lifted, len(keypoints.frames)))
-    print(_scaling(lifted, bone and bone[0]))
-    if lifted.smoothing:
-        print(f"smoothing: {lifted.smoothing}")
-    print(f"written to {place}")
+        parts[0] += f", {keypoints.individual}"
+    if count < frames:
+        parts[0] += " (too few points in the others)"
+    parts.append(f"{given.sum()} of {len(given)} keypoints seen")
+    if not given.all():
+        parts[-1] += ", the others predicted"
+    if lifted.unknown:
+        parts.append(f"unknown to the category: {', '.join(lifted.unknown)}")
+    return "; ".join(parts)
 
 
-def _scaling(lifted, bone: tuple[str, str] | None) -> str:
+def _trust(lifted) -> str:
+    """How far to, and which keypoints are known best and worst."""
+    from lfm_jax.train.confidence import WITHIN
+
+    each = lifted.confidence.mean(axis=0)
+    known = "how far is not known, as training has not come to its end"
+    if (each >= 0.0).all():
+        best, worst = each.argmax(), each.argmin()
+        known = (
+            f"{each.mean():.0%} of points within {WITHIN:.0%} of the shape's size, "
+            f"from {lifted.names[worst]} ({each[worst]:.0%}) to {lifted.names[best]} "
+            f"({each[best]:.0%})"
+        )
+    return (
+        f"trust: {known}; reprojection error {lifted.reprojection.mean():.1f}%; "
+        f"sign of depth {lifted.depth_sign}"
+    )
+
+
+def _lengths(lifted, bone: tuple[str, str] | None) -> str:
     """What lengths are in, and how far to trust that."""
     from lfm_jax.serve import bone_lengths
 
     if bone is None:
-        return "lengths: in units of the input; --bone A,B=LENGTH makes them metric"
+        return "units of the input (--bone A,B=LENGTH makes them metric)"
     lengths = bone_lengths(lifted, bone)
     return (
-        f"lengths: in {lifted.units}, {lifted.unit_length:.4g} to a unit of the input, "
-        f"from {bone[0]} to {bone[1]} in {len(lengths)} frames, where that length "
-        f"varies by {lengths.std() / lengths.mean():.1%}"
+        f"{lifted.units}, {lifted.unit_length:.4g} to a unit of the input, from "
+        f"{bone[0]} to {bone[1]} in {len(lengths)} frames, where that length varies by "
+        f"{lengths.std() / lengths.mean():.1%}"
     )
 
 
-# ---------------------------------------------------------------------------- summary
-
-
-def _summary(lifted, frames: int) -> str:
-    given = lifted.visible.any(0)
-    shown, hidden, unknown = given.sum(), (~given).sum(), len(lifted.unknown)
-    which = f" ({', '.join(lifted.unknown)})" if unknown else ""
-    count = len(lifted.points2d)
-    return f"""\
-{lifted.category}: {count} frames, {lifted.visible.sum()} visible points; \
-{frames - count} of {frames} frames left out (too few points)
-keypoints: {shown} of {len(given)} seen, {hidden} hidden in every frame, \
-{unknown} of the input unknown to the category{which}
-reprojection error: {lifted.reprojection.mean():.2f} % of the size of the shape
-{_trust(lifted)}
-sign of depth: {lifted.depth_sign}{_unusual(lifted)}"""
-
-
-def _unusual(lifted) -> str:
-    """A warning where the input is not what the model knows."""
+def _warn(lifted) -> None:
+    """Where the input is not what the model knows."""
     count = lifted.unusual.sum()
-    if count <= max(1, 0.05 * len(lifted.unusual)):
-        return ""
-    return (
-        f"\nwarning: {count} of {len(lifted.unusual)} frames fit '{lifted.category}' "
-        "worse than 99 in 100 that it knows (unusual in .npz): do not trust them; are "
-        "the keypoints of this category, and rightly matched?"
-    )
-
-
-def _trust(lifted) -> str:
-    """The keypoints that are known best and worst, by their confidence."""
-    from lfm_jax.train.confidence import WITHIN
-
-    each = lifted.confidence.mean(axis=0)
-    if not (each >= 0.0).all():
-        return "confidence: not known, as training has not come to its end"
-    best, worst = each.argmax(), each.argmin()
-    return (
-        f"confidence: {each.mean():.0%} of points within {WITHIN:.0%} of the size of "
-        f"the shape, from {lifted.names[worst]} ({each[worst]:.0%}) to "
-        f"{lifted.names[best]} ({each[best]:.0%})"
-    )
+    if count > max(1, 0.05 * len(lifted.unusual)):
+        print(
+            f"warning: {count} of {len(lifted.unusual)} frames fit '{lifted.category}' "
+            "worse than 99 in 100 that it knows (unusual in .npz): do not trust them; "
+            "are the keypoints of this category, and rightly matched?"
+        )
 
 
 # ---------------------------------------------------------------------------- inspect

@@ -78,9 +78,9 @@ def test_lift_twelve_of_twenty_in_another_order(lift, tmp_path):
     points = np.concatenate((FRAMES[:, order], FRAMES[:, :1]), 1)
     status, out, err = lift(f"--map=mine={ours}", points2d=points, names=names)
     assert status == 0, err
-    assert "2 frames, 24 visible points" in out
-    assert "12 of 20" in out and "8 hidden" in out and "(collar)" in out
-    assert "0.00 %" in out and "undetermined" in out
+    assert "2 of 2 frames of dog; 12 of 20 keypoints seen" in out
+    assert "unknown to the category: collar\n" in out
+    assert "reprojection error 0.0%" in out and "undetermined" in out
     with np.load(tmp_path / "out.npz", allow_pickle=False) as lifted:
         assert tuple(lifted["names"]) == DOG.keypoints
         np.testing.assert_array_equal(
@@ -180,7 +180,7 @@ def test_individuals_come_out_one_by_one(lift, tmp_path):
     table(tmp_path / "in.csv", ["ada", "bob"])
     status, out, err = lift(name="in.csv")
     assert status == 0, err
-    assert out.count("dog: 2 frames") == 2 and "individual: bob" in out
+    assert out.count("2 of 2 frames of dog") == 2 and "of dog, bob;" in out
     ada, bob = (load(tmp_path / f"out_{name}.npz") for name in ("ada", "bob"))
     assert (ada["individual"], bob["individual"]) == ("ada", "bob")
     moved = ada["points2d"] + np.array([100, 0], np.float32)
@@ -205,7 +205,7 @@ def test_an_individual_that_is_not_there_is_left_out_and_said(lift, tmp_path):
     gone = [",".join(row.split(",")[:41]) + "," * 40 for row in text[4:]]
     (tmp_path / "in.csv").write_text("\n".join([*text[:4], *gone]))
     status, out, err = lift(name="in.csv")
-    assert status == 0 and "individual: ada" in out
+    assert status == 0 and "of dog, ada;" in out
     assert err.startswith("left out: ") and "(bob)" in err and err.count("\n") == 1
     assert not (tmp_path / "out_bob.npz").exists()
 
@@ -214,7 +214,7 @@ def test_frames_with_too_few_points_are_left_out_and_counted(lift, tmp_path):
     points = np.concatenate((FRAMES[:1], FRAMES * np.nan, FRAMES[1:]))
     status, out, err = lift(points2d=points)
     assert status == 0, err
-    assert "dog: 2 frames" in out and "2 of 4 frames left out" in out
+    assert "2 of 4 frames of dog (too few points" in out
     assert load(tmp_path / "out.npz")["frames"].tolist() == [0, 3]
 
 
@@ -222,9 +222,34 @@ def test_a_bone_of_known_length_gives_metric_scale(lift, tmp_path):
     status, out, err = lift("--bone=joint_3,joint_7=12cm", points2d=FRAMES)
     assert status == 0, err
     lifted = load(tmp_path / "out.npz")
-    assert lifted["units"] == "cm" and "lengths: in cm" in out
+    assert lifted["units"] == "cm" and "lengths in cm" in out
     apart = lifted["points3d"][:, 3] - lifted["points3d"][:, 7]
     np.testing.assert_allclose(np.median(np.linalg.norm(apart, axis=-1)), 12, rtol=1e-5)
+
+
+def test_a_lift_is_said_in_three_lines_and_smoothing_is_named(lift, tmp_path):
+    film = np.repeat(FRAMES[:1], 30, axis=0)
+    film[::2] += 0.1
+    status, out, err = lift(points2d=film, fps=30.0)
+    assert (status, err) == (0, ""), err
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        *("lifted", "trust", "written"),
+    ]
+    raw = load(tmp_path / "out.npz")
+    assert raw["smoothing"] == "" and "smoothed" not in out
+    _, out, _ = lift("--smooth=5", points2d=film, fps=30.0)
+    even = load(tmp_path / "out.npz")
+    assert out.count("\n") == 3 and f"smoothed: {even['smoothing']}" in out
+    inside = even["points3d"][10:-10]  # at its ends a film is left as it is
+    assert np.ptp(inside, axis=0).max() < 0.1 * np.ptp(raw["points3d"], axis=0).max()
+    np.testing.assert_array_equal(even["posed"], raw["posed"])
+
+
+def test_smoothing_is_refused_before_anything_is_lifted(lift):
+    status, _, err = lift("--smooth=5", points2d=FRAMES)
+    assert status == 2 and "--fps" in err
+    status, _, err = lift("--smooth=20", "--fps=30", points2d=FRAMES)
+    assert status == 2 and "below 15 Hz" in err
 
 
 def test_the_threshold_of_the_help_is_the_one_that_is_used():
