@@ -10,14 +10,17 @@ default, which geometry does not survive.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+import numpy as np
+from jaxtyping import Bool, Float, PyTree
 
 from lfm_jax.types import ArrayLike
 
 TINY = 1e-12
+BLOCK, NARROWEST = 128, 16  # frames and, doubled as often as needed, points
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -138,3 +141,33 @@ def largest_eigenvector(
     best = jnp.argmax(jnp.diagonal(projector, axis1=-2, axis2=-1), axis=-1)
     vector = jnp.take_along_axis(projector, best[..., None, None], axis=-1)[..., 0]
     return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def in_blocks(function: Callable, *arrays: ArrayLike) -> PyTree:
+    """A function of frames, host side, compiled for a few sizes and not for every one.
+
+    Categories and files have all numbers of frames and points. Each would be programs
+    of its own, which take longer to compile than to run, and of which a process can
+    hold only so many.
+
+    Args:
+        function: compiled; of arrays [f n ...], to arrays [f] or [f n ...], every frame
+            by itself. Frames and points that are added hold zeros, and False in masks.
+        arrays: [f n ...] each; at least one frame.
+    """
+    frames, count = np.shape(arrays[0])[:2]
+    width = NARROWEST
+    while width < count:
+        width *= 2
+
+    def block(first: int) -> PyTree:
+        some = [np.asarray(array)[first : first + BLOCK] for array in arrays]
+        missing = (0, BLOCK - len(some[0])), (0, width - count)
+        padded = [np.pad(one, (*missing, *[(0, 0)] * (one.ndim - 2))) for one in some]
+        return jax.tree.map(np.asarray, function(*padded))
+
+    def join(*parts: np.ndarray) -> np.ndarray:
+        whole = np.concatenate(parts)[:frames]
+        return whole if whole.ndim == 1 else whole[:, :count]
+
+    return jax.tree.map(join, *map(block, range(0, frames, BLOCK)))

@@ -13,18 +13,18 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from lfm_jax import metrics, numerics, workdir
+from lfm_jax import numerics, workdir
 from lfm_jax.config import suggest
 from lfm_jax.data.matching import arrange
 from lfm_jax.data.readers import Keypoints2D, keypoints2d
 from lfm_jax.errors import LfmError
 from lfm_jax.skeleton_io import read_skeletons
-from lfm_jax.train.confidence import Trust, confidence
+from lfm_jax.train.confidence import Trust, confidence, misfit
 from lfm_jax.types import Observation, Pose, Prediction, Skeleton
 
 MIN_VISIBLE = 4  # A weak-perspective pose of a shape needs four points.
@@ -179,12 +179,10 @@ class Lifter:
             clip=np.zeros(len(points2d), np.int32),
         )
         prediction = self.predict(scaled)
-        miss = metrics.reprojection(
-            *map(jnp.asarray, (prediction.posed, scaled.points2d, visible))
-        )
+        miss = misfit(prediction.posed, scaled)
         prediction = _multiply(prediction, unit)
         _check_finite(prediction, keypoints)
-        miss, trust = np.asarray(miss), self.trust[index]
+        trust = self.trust[index]
         expected = trust.expected_error(visible, miss)
         return Lifted(
             category=skeleton.name,
@@ -302,7 +300,10 @@ def _radius(
     points: Float[np.ndarray, "f n 3"], mask: Bool[np.ndarray, "f n"]
 ) -> Float[np.ndarray, "f"]:
     """RMS distance of the masked points from their centroid."""
-    return np.asarray(numerics.rms_radius(jnp.asarray(points), jnp.asarray(mask)))
+    return numerics.in_blocks(_rms_radius, points, mask)
+
+
+_rms_radius = jax.jit(numerics.rms_radius)
 
 
 def _multiply(prediction: Prediction, unit: Float[np.ndarray, "f"]) -> Prediction:

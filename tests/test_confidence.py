@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -157,8 +158,23 @@ def test_one_of_a_hundred_known_frames_is_unusual():
         lifter(lambda o: flat(o) + shift[: len(o.points2d)]), [frames]
     )
     posed = flat(frames) + shift
-    miss = misfit(lambda o: Prediction(None, None, posed, posed), frames)
+    miss = misfit(posed, frames)
     assert np.mean(miss > one.usual) == pytest.approx(0.01, abs=0.005)
+
+
+def test_the_size_of_a_category_compiles_nothing(caplog):
+    """Each program takes memory maps, of which a process has only so many."""
+    random = np.random.default_rng(10)
+
+    def sizes(*counts):
+        return [seen(random, random.normal(size=(n * n, n, 2))) for n in counts]
+
+    measure_trust(lifter(flat), sizes(6, 16))
+    caplog.clear()
+    with jax.log_compiles():
+        measure_trust(lifter(flat), sizes(7, 11, 13))
+    compiled = [r for r in caplog.records if "XLA compilation" in r.getMessage()]
+    assert not compiled
 
 
 def test_without_truth_there_is_nothing_to_calibrate_by():

@@ -22,6 +22,7 @@ real cameras are not: how well confidence is calibrated is measured on test fram
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -35,7 +36,7 @@ from lfm_jax.metrics import MIN_POINTS
 from lfm_jax.types import Observation, Prediction
 
 WITHIN = 0.1  # RMS radii
-FRAMES, VIEWS = 128, 2  # of every category; views of each frame
+FRAMES, VIEWS = numerics.BLOCK, 2  # of every category; views of each frame
 HIDDEN = 0.25  # share of the points that a view hides
 USUAL = 99  # percent of the frames
 BINS = 10
@@ -135,7 +136,8 @@ def calibration(
     """
     pairs = []
     for own, seen, error in zip(trust, observations, errors, strict=True):
-        expected = own.expected_error(np.asarray(seen.observed), misfit(predict, seen))
+        miss = misfit(predict(seen).posed, seen)
+        expected = own.expected_error(np.asarray(seen.observed), miss)
         known = np.isfinite(error)
         pairs.append(np.stack([expected[known], error[known]]))
     expected, error = np.concatenate(pairs, axis=1)
@@ -154,10 +156,11 @@ def calibration(
     ]
 
 
-def misfit(predict: Predict, seen: Observation) -> Float[np.ndarray, "f"]:
-    """The reprojection error of each frame."""
-    images = predict(seen).posed, seen.points2d, seen.observed
-    return np.asarray(metrics.reprojection(*map(jnp.asarray, images)))
+def misfit(
+    posed: Float[np.ndarray, "f n 3"], seen: Observation
+) -> Float[np.ndarray, "f"]:
+    """The reprojection error of each frame, of shapes posed to it."""
+    return numerics.in_blocks(_reprojection, posed, seen.points2d, seen.observed)
 
 
 def _category(predict, observation, key):
@@ -173,7 +176,7 @@ def _category(predict, observation, key):
             counts[:, column] += chosen.sum(axis=0)
     mean = squares.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
     errors = np.sqrt(np.where(counts, squares / np.maximum(counts, 1), mean))
-    usual = np.percentile(misfit(predict, observation), USUAL)
+    usual = np.percentile(misfit(predict(observation).posed, observation), USUAL)
     return Trust(errors[:, 0], errors[:, 1], max(float(usual), 1e-3))
 
 
@@ -182,22 +185,37 @@ def _seen_again(
 ) -> tuple[Float[np.ndarray, "f n"], Bool[np.ndarray, "f n"], Bool[np.ndarray, "f n"]]:
     """Squared errors of shapes turned and lifted again, which points that view shows,
     and which are compared: those that the first view had."""
-    turning, hiding = jax.random.split(key)
     known = seen.observed
-    middle = numerics.centre(jnp.asarray(shape), jnp.asarray(known))
-    rotation = random_rotation(turning, shape.shape[:1])
-    turned = np.asarray(numerics.einsum("fij,fnj->fni", rotation, middle))
-    told = known & (np.asarray(jax.random.uniform(hiding, known.shape)) >= HIDDEN)
-    told = np.where(told.sum(axis=1, keepdims=True) >= MIN_POINTS, told, known)
+    turned, told = numerics.in_blocks(functools.partial(_turn, key), shape, known)
     view = Observation(
-        points2d=np.where(told[..., None], turned[..., :2], 0.0).astype(np.float32),
+        points2d=np.where(told[..., None], turned[..., :2], 0.0),
         observed=told,
         annotated=told,
         category=seen.category,
     )
-    again = numerics.centre(jnp.asarray(predict(view).lifted), jnp.asarray(known))
-    apart = np.square(np.asarray(again) - turned).sum(axis=-1)
-    size = np.mean(np.square(turned).sum(axis=-1), axis=1, where=known)
-    compared = known & (size > 0.0)[:, None]  # no shape on one spot
-    share = apart / np.where(size > 0.0, size, 1.0)[:, None]
+    again = predict(view).lifted
+    share, compared = numerics.in_blocks(_apart, again, turned, known)
     return share, told & compared, compared
+
+
+_reprojection = jax.jit(metrics.reprojection)
+
+
+@jax.jit
+def _turn(key, shape, known):
+    """Shapes turned at random, and which points the view that way shows."""
+    turning, hiding = jax.random.split(key)
+    rotation = random_rotation(turning, shape.shape[:1])
+    turned = numerics.einsum("fij,fnj->fni", rotation, numerics.centre(shape, known))
+    told = known & (jax.random.uniform(hiding, known.shape) >= HIDDEN)
+    enough = jnp.sum(told, axis=1, keepdims=True) >= MIN_POINTS
+    return turned, jnp.where(enough, told, known)
+
+
+@jax.jit
+def _apart(again, turned, known):
+    """Squared distances in squared RMS radii, and which points have them."""
+    apart = jnp.sum(jnp.square(numerics.centre(again, known) - turned), axis=-1)
+    square = jnp.square(numerics.rms_radius(turned, known))[:, None]
+    share = apart / jnp.where(square > 0.0, square, 1.0)
+    return share, known & (square > 0.0)  # no shape on one spot
