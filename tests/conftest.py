@@ -4,7 +4,6 @@
 
 import importlib.metadata
 import os
-import pathlib
 import tempfile
 
 # Before jax is imported: two devices, so that sharding is never trivially right; and
@@ -55,18 +54,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
-# Linux gives a process 65,530 memory maps: every compiled program takes some of them,
-# and one too many is a segmentation fault.
-MAPS = 20_000
-
-
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Forgets what was compiled when it has become much."""
+    """One file of tests after the other in one process."""
+    from lfm_jax import programs  # after the hook above
+
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > MAPS:
-        jax.clear_caches()
+    programs.forget_some()
 
 
 @pytest.fixture(scope="session", autouse=True)

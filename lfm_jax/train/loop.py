@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from lfm_jax import models, processes, sharding, tasks
+from lfm_jax import models, processes, programs, sharding, tasks
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config, suggest
 from lfm_jax.data import views
@@ -98,6 +98,7 @@ def train_and_evaluate(
             standing = restore(built, checkpoints)
             if mode != "eval":
                 standing = run(built, standing, checkpoints)
+            programs.forget_some()  # evaluation has as many of its own
             state = settle(built, standing, checkpoints)
         return None if mode == "train" else finish(built, state)
 
@@ -166,6 +167,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     )
     held_out = [part.observation for part in dataset.evaluation.validation]
     factors = factorized(training, held_out, config.model, config.seed, workdir)
+    programs.forget_some()
     counts = [len(skeleton.keypoints) for skeleton in training.skeletons]
 
     mesh = sharding.make_mesh()
