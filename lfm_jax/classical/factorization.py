@@ -50,7 +50,7 @@ CHOSEN = 2  # starts that provide models
 ITERATIONS = 30
 # Rounds are slow where coefficients are uncertain. Those of the finish begin ahead by
 # this share of the last change: thirty do what a hundred would. In the search it made
-# the zoo's stiff categories worse (docs/results.md).
+# the zoo's stiff categories worse (docs/history.md).
 MOMENTUM = 0.8
 # share of points hidden to judge a model by, and frames, of each part at most
 HIDDEN, JUDGED = 0.25, 256
