@@ -49,16 +49,17 @@ def _describe(one: Keypoints2D) -> Iterator[str]:
 def guess(individuals: Sequence[Keypoints2D], known: Sequence[Skeleton]) -> str:
     """Which category the keypoints may be of, by their names alone."""
     names = dict.fromkeys(name for one in individuals for name in one.names or ())
-    found = nearest(tuple(names), known) if names else None
-    if found is None:
+    found, shared = nearest(tuple(names), known) if names else ([], 0)
+    if not found:
         return "guess: none; no keypoint has a name that a category of the model knows"
-    skeleton, shared = found
+    skeleton, *others = found
     pairs = (
         f"{skeleton.keypoints[i]}-{skeleton.keypoints[j]}" for i, j in skeleton.edges
     )
+    alike = f"; as alike are {', '.join(o.name for o in others)}" if others else ""
     return (
         f"guess, by names alone: --category={skeleton.name}, which has "
-        f"{len(skeleton.keypoints)} keypoints and shares {shared} names\n"
+        f"{len(skeleton.keypoints)} keypoints and shares {shared} names{alike}\n"
         f"  its skeleton: {', '.join(pairs) or 'no edges'}"
     )
 

@@ -262,8 +262,9 @@ def test_the_threshold_of_the_help_is_the_one_that_is_used():
 @pytest.fixture
 def inspect(tmp_path, capsys):
     """Runs `lfm inspect`; gives what it prints."""
-    skeletons = Skeleton("fish", ("Joint_1", "fin")), DOG
-    write_skeletons(tmp_path / SKELETONS, skeletons, (False, False))
+    cat = dataclasses.replace(DOG, name="cat")
+    skeletons = Skeleton("fish", ("Joint_1", "fin")), DOG, cat
+    write_skeletons(tmp_path / SKELETONS, skeletons, (False, False, False))
 
     def run(path):
         assert cli.main(["inspect", str(path), f"--checkpoint={tmp_path}"]) == 0
@@ -282,7 +283,7 @@ def test_inspect_says_what_is_missing_and_guesses(inspect, tmp_path):
     assert "4 frames (0 to 3), 20 keypoints, 23.8% missing" in out
     assert "3 frames have enough" in out and "frames per second: 30" in out
     assert "joint_3: 75.0% missing" in out and "joint_2: 0.0% missing" in out
-    assert "--category=dog" in out and "shares 20 names" in out
+    assert "--category=dog" in out and "shares 20 names; as alike are cat\n" in out
     assert "joint_0-joint_1" in out
 
 

@@ -84,20 +84,23 @@ def arrange(
 
 def nearest(
     names: Sequence[str], skeletons: Sequence[Skeleton]
-) -> tuple[Skeleton, int] | None:
-    """The category whose keypoint names are the most alike, and how many it shares.
+) -> tuple[list[Skeleton], int]:
+    """The categories whose keypoint names are the most alike, and how many they share.
 
     Shared names are counted as a share of all that either has, or a category with many
-    keypoints would win too often. None where no category shares any.
+    keypoints would win too often. Several where names cannot tell, as of four-legged
+    animals with the same keypoints; none where no category shares any name.
     """
-    best, most = None, 0.0
+    best, most, count = [], 0.0, 0
     for skeleton in skeletons:
         places = _places(names, skeleton)
         shared = len(set(places[places >= 0]))
         share = shared / (len(names) + len(skeleton.keypoints) - shared)
         if share > most:
-            best, most = (skeleton, shared), share
-    return best
+            best, most, count = [], share, shared
+        if shared and share == most:
+            best.append(skeleton)
+    return best, count
 
 
 def _places(names: Sequence[str], skeleton: Skeleton) -> Int[np.ndarray, "n"]:
