@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a user gets: builds wheel and sdist, installs the wheel into a fresh environment
-# and starts it there. Prints sizes and times.
+# What a user gets: builds wheel and sdist, installs the wheel into a fresh environment,
+# starts it there and lifts. Prints sizes and times.
 #
 #   bash benchmarks/install_check.sh
 #
@@ -38,3 +38,14 @@ echo "seconds to start python: $(median python -c '')"
 echo "seconds for import lfm_jax: $(median python -c 'import lfm_jax')"
 echo "seconds for import lfm_jax.serve: $(median python -c 'import lfm_jax.serve')"
 echo "seconds for lfm --help: $(median lfm --help)"
+
+python - <<'END'
+import numpy as np
+
+import lfm_jax
+
+names = lfm_jax.load("lfm2d-small").skeleton("dog").keypoints
+np.savez("in.npz", points2d=np.random.default_rng(0).random((1, len(names), 2)) * 99, names=names)
+END
+lfm lift in.npz --category=dog --out=out.npz
+echo "seconds to lift one frame: $(median lfm lift in.npz --category=dog --out=out.npz)"
