@@ -119,7 +119,7 @@ config = own.own_config(run, category)
 config = dataclasses.replace(
     config,
     model=ModelConfig(width=32, layers=2, bases="2"),
-    train=dataclasses.replace(config.train, steps=100, per_category=16),
+    train=dataclasses.replace(config.train, steps=100, per_category=16, weights=""),
 )
 results = train_and_evaluate(config, str(run))
 

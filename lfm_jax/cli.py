@@ -211,9 +211,8 @@ def _warn(lifted) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from lfm_jax.inspection import describe, guess
-    from lfm_jax.release import find
     from lfm_jax.skeleton_io import read_skeletons
-    from lfm_jax.workdir import SKELETONS
+    from lfm_jax.workdir import SKELETONS, find
 
     individuals = _read(options.input, options)
     lines = [f"file: {options.input}", *describe(individuals)]

@@ -174,6 +174,9 @@ class TrainConfig:
             order. Divides per_category.
         microbatches: equal parts of a step that are computed one after the other, for
             less memory; divides per_category / clip.
+        weights: a work directory or release, or the name of one that comes with the
+            package, whose weights training begins at; of a network of the same size.
+            Empty for random ones.
         patience: end before `steps` when the validation loss of so many validations
             in a row was no lower than before them; 0 never.
         log_every, validate_every, checkpoint_every: in steps.
@@ -183,6 +186,7 @@ class TrainConfig:
     per_category: int = 3
     clip: int = 1
     microbatches: int = 1
+    weights: str = ""
     patience: int = 0
     log_every: int = 20
     validate_every: int = 100

@@ -14,7 +14,6 @@ The releases in lfm_jax/weights come with the package.
 """
 
 import dataclasses
-import importlib.resources
 import os
 import pathlib
 import shutil
@@ -26,35 +25,12 @@ from jax import export
 
 from lfm_jax import lifting, workdir
 from lfm_jax.checkpoint import read_weights, write_weights
-from lfm_jax.config import suggest
 from lfm_jax.errors import LfmError
 from lfm_jax.serve import Lifter, read_model
 from lfm_jax.types import Observation
 
-WEIGHTS = pathlib.Path(str(importlib.resources.files("lfm_jax"))) / "weights"
 COPIED = (workdir.SKELETONS, workdir.CONFIDENCE, "eval.json")
 PLATFORMS = ("cpu", "cuda", "tpu")
-
-
-def shipped() -> list[str]:
-    """Names of the releases that come with the package."""
-    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{workdir.DIGESTS}"))
-
-
-def find(name: str | os.PathLike) -> pathlib.Path:
-    """The folder of a release that is shipped, or of one, or of a run, by its path.
-
-    Raises:
-        LfmError: it is neither.
-    """
-    if str(name) in shipped():
-        return WEIGHTS / name
-    if pathlib.Path(name).is_dir():
-        return pathlib.Path(name)
-    raise LfmError(
-        f"'{name}' is no folder, and no model that comes with the package"
-        f"{suggest(str(name), shipped())}."
-    )
 
 
 def load(name: str | os.PathLike) -> Lifter:
@@ -67,7 +43,7 @@ def load(name: str | os.PathLike) -> Lifter:
     Raises:
         LfmError: there is none, or a file of the release is not what was written.
     """
-    folder = find(name)
+    folder = workdir.find(name)
     if (folder / workdir.DIGESTS).exists():
         expected, found = (
             workdir.read_json(folder / workdir.DIGESTS),

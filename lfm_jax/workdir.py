@@ -22,6 +22,7 @@ import dataclasses
 import errno
 import hashlib
 import importlib.metadata
+import importlib.resources
 import json
 import os
 import pathlib
@@ -32,12 +33,13 @@ from typing import Any
 
 import ml_collections
 
-from lfm_jax.config import Config, differences, from_config_dict
+from lfm_jax.config import Config, differences, from_config_dict, suggest
 from lfm_jax.errors import LfmError
 
 CONFIG, SPLIT, SKELETONS = "config.json", "split.json", "skeletons.json"
 FACTORIZATION = "factorization.npz"
 CONFIDENCE = "confidence.json"
+WEIGHTS = pathlib.Path(str(importlib.resources.files("lfm_jax"))) / "weights"
 DIGESTS = "digests.json"  # of a folder in which damage is to be noticed
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,6 +47,27 @@ _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
+
+
+def shipped() -> list[str]:
+    """Names of the releases that come with the package."""
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{DIGESTS}"))
+
+
+def find(name: str | os.PathLike) -> pathlib.Path:
+    """The folder of a release that is shipped, or of one, or of a run, by its path.
+
+    Raises:
+        LfmError: it is neither.
+    """
+    if str(name) in shipped():
+        return WEIGHTS / name
+    if pathlib.Path(name).is_dir():
+        return pathlib.Path(name)
+    raise LfmError(
+        f"'{name}' is no folder, and no model that comes with the package"
+        f"{suggest(str(name), shipped())}."
+    )
 
 
 @contextlib.contextmanager

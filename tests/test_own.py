@@ -110,7 +110,7 @@ def test_two_tables_become_a_model_that_lifts(tmp_path, monkeypatch, capsys):
     def small(*given):
         config = usual(*given)
         model = dataclasses.replace(config.model, width=16, layers=1, bases="")
-        train = dataclasses.replace(config.train, steps=4, per_category=2)
+        train = dataclasses.replace(config.train, steps=4, per_category=2, weights="")
         return dataclasses.replace(config, model=model, train=train)
 
     monkeypatch.setattr(own, "own_config", small)

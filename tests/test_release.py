@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from test_serve import DOG, FRAMES, HAND, folder, folders, trust  # noqa: F401
 
 import lfm_jax
-from lfm_jax import cli, metrics, release
+from lfm_jax import cli, metrics, release, workdir
 from lfm_jax.checkpoint import read_weights
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.rotations import random_rotation
@@ -122,7 +122,7 @@ def test_what_comes_with_the_package_lifts():
         np.mean(metrics.ne(jnp.asarray(x), true, mask)) for x in (lifted, flat)
     )
     assert ours < 0.5 * theirs
-    files = [p for p in release.WEIGHTS.rglob("*") if p.is_file()]
+    files = [p for p in workdir.WEIGHTS.rglob("*") if p.is_file()]
     assert sum(path.stat().st_size for path in files) < 10e6
 
 

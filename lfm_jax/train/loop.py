@@ -45,6 +45,7 @@ from lfm_jax.train.start import factorized
 from lfm_jax.train.step import init_state, make_train_step
 from lfm_jax.train.stopping import plateau, stop_request
 from lfm_jax.train.table import results_table
+from lfm_jax.train.transfer import begin_at
 from lfm_jax.train.validation import validation_loss
 from lfm_jax.train.watch import Watch
 from lfm_jax.types import Labelled, Observation, Prediction, TrainState
@@ -184,7 +185,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         model=model,
         task=task,
         abstract=abstract,
-        init=init,
+        init=begin_at(config.train.weights, init, training.skeletons),
         step=step,
         validate=validation_loss(dataset, model, mesh, config.train.clip),
         batches=batches,

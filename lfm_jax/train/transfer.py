@@ -1,0 +1,75 @@
+"""Training that begins at the weights of another run, or of a release."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from lfm_jax import workdir
+from lfm_jax.checkpoint import read_weights
+from lfm_jax.errors import LfmError
+from lfm_jax.skeleton_io import read_skeletons
+from lfm_jax.types import Skeleton, TrainState
+
+
+def begin_at(
+    name: str, init: Callable[[], TrainState], skeletons: Sequence[Skeleton]
+) -> Callable[[], TrainState]:
+    """A first state with the averaged weights of another run.
+
+    A category that the other run does not know gets the mean of what belongs to single
+    categories. The optimiser begins anew, and signs of depth are not taken over.
+
+    Args:
+        name: see `TrainConfig.weights`; empty for `init` as it is.
+        init: makes a first state, on its devices.
+        skeletons: the categories of the new run.
+
+    Raises:
+        LfmError: there are no such weights; or, when called, they are of a network of
+            another size.
+    """
+    if not name:
+        return init
+    folder = workdir.find(name)
+    known, _ = read_skeletons(folder / workdir.SKELETONS)
+    params = dict(read_weights(folder / "checkpoints").params)
+    if "category" in params:
+        params["category"] = jax.tree.map(
+            lambda rows: _by_name(rows, known, skeletons), params["category"]
+        )
+
+    def begin() -> TrainState:
+        state = init()
+        _check_sizes(name, params, state.params)
+        put = lambda value, leaf: jax.device_put(np.array(value), leaf.sharding)
+        # twice: a step takes the memory of both
+        begun = lambda: jax.tree.map(put, params, state.params)
+        return dataclasses.replace(state, params=begun(), averaged=begun())
+
+    return begin
+
+
+def _by_name(rows, known: Sequence[Skeleton], skeletons: Sequence[Skeleton]):
+    rows, names = np.asarray(rows), [skeleton.name for skeleton in known]
+    find = lambda name: rows[names.index(name)] if name in names else rows.mean(axis=0)
+    return np.stack([find(skeleton.name) for skeleton in skeletons])
+
+
+def _check_sizes(name: str, theirs: PyTree, ours: PyTree) -> None:
+    sizes = [
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (theirs, ours)
+    ]
+    wrong = sorted(key for key, _ in sizes[0].items() ^ sizes[1].items())
+    if wrong:
+        raise LfmError(
+            f"The weights of {name} are of another network ({wrong[0]} has another "
+            "size, or is in one alone): give the model settings of its config.json, or "
+            "leave out train.weights."
+        )
