@@ -42,7 +42,7 @@ def other(tmp_path_factory):
 def test_weights_are_theirs_and_categories_go_by_name(other):
     folder, theirs = other
     known = skeletons("cat", "mouse", "dog")
-    begun = begin_at(str(folder), lambda: fresh(known, 2), known)()
+    begun = begin_at(str(folder), known)(lambda: fresh(known, 2))()
     rows = theirs["category"]["embedding"]
     wanted = jnp.stack([rows[1], jnp.mean(rows, axis=0), rows[0]])
     np.testing.assert_allclose(begun.params["category"]["embedding"], wanted, rtol=1e-6)
@@ -58,7 +58,7 @@ def test_weights_are_theirs_and_categories_go_by_name(other):
 def test_a_step_may_take_the_memory_of_the_weights(other):
     folder, _ = other
     known = skeletons("dog")
-    begin = begin_at(str(folder), lambda: fresh(known, 2), known)
+    begin = begin_at(str(folder), known)(lambda: fresh(known, 2))
     for state in (begin(), begin()):
         jax.tree.map(lambda leaf: leaf.delete(), state.params)
         assert np.isfinite(np.asarray(jax.tree.leaves(state.averaged)[0])).all()
@@ -66,17 +66,17 @@ def test_a_step_may_take_the_memory_of_the_weights(other):
 
 def test_without_a_name_it_begins_as_ever():
     init = lambda: fresh(skeletons("dog"), 2)
-    assert begin_at("", init, skeletons("dog")) is init
+    assert begin_at("", skeletons("dog"))(init) is init
 
 
 def test_weights_of_another_size_are_refused(other):
     folder, _ = other
     known = skeletons("dog")
-    begin = begin_at(str(folder), lambda: fresh(known, 2, width=32), known)
+    begin = begin_at(str(folder), known)(lambda: fresh(known, 2, width=32))
     with pytest.raises(LfmError, match="another network"):
         begin()
 
 
 def test_weights_that_are_not_there_are_missed_at_once():
     with pytest.raises(LfmError, match="did you mean 'lfm2d-small'"):
-        begin_at("lfm2d-smal", lambda: None, ())
+        begin_at("lfm2d-smal", ())

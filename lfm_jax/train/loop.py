@@ -157,6 +157,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
     sharding.check_layout(config.mesh)
     models.build(config.model, training.skeletons, views=training.views)
     task = tasks.build(config.objective, config.model.name)
+    begin = begin_at(config.train.weights, training.skeletons)
     batches = training_batches(
         training,
         per_category=config.train.per_category,
@@ -185,7 +186,7 @@ def build(config: Config, workdir: pathlib.Path) -> Built:
         model=model,
         task=task,
         abstract=abstract,
-        init=begin_at(config.train.weights, init, training.skeletons),
+        init=begin(init),
         step=step,
         validate=validation_loss(dataset, model, mesh, config.train.clip),
         batches=batches,

@@ -1,6 +1,7 @@
 """Training that begins at the weights of another run, or of a release."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,26 +14,28 @@ from lfm_jax.errors import LfmError
 from lfm_jax.skeleton_io import read_skeletons
 from lfm_jax.types import Skeleton, TrainState
 
+Init = Callable[[], TrainState]
 
-def begin_at(
-    name: str, init: Callable[[], TrainState], skeletons: Sequence[Skeleton]
-) -> Callable[[], TrainState]:
+
+def begin_at(name: str, skeletons: Sequence[Skeleton]) -> Callable[[Init], Init]:
     """A first state with the averaged weights of another run.
 
     A category that the other run does not know gets the mean of what belongs to single
     categories. The optimiser begins anew, and signs of depth are not taken over.
 
     Args:
-        name: see `TrainConfig.weights`; empty for `init` as it is.
-        init: makes a first state, on its devices.
+        name: see `TrainConfig.weights`; empty for a first state as it is.
         skeletons: the categories of the new run.
 
+    Returns:
+        From what makes a first state, on its devices, what makes one with the weights;
+        that raises an `LfmError` where they are of a network of another size.
+
     Raises:
-        LfmError: there are no such weights; or, when called, they are of a network of
-            another size.
+        LfmError: there are no such weights.
     """
     if not name:
-        return init
+        return lambda init: init
     folder = workdir.find(name)
     known, _ = read_skeletons(folder / workdir.SKELETONS)
     params = dict(read_weights(folder / "checkpoints").params)
@@ -41,7 +44,7 @@ def begin_at(
             lambda rows: _by_name(rows, known, skeletons), params["category"]
         )
 
-    def begin() -> TrainState:
+    def begin(init: Init) -> TrainState:
         state = init()
         _check_sizes(name, params, state.params)
         put = lambda value, leaf: jax.device_put(np.array(value), leaf.sharding)
@@ -49,7 +52,7 @@ def begin_at(
         begun = lambda: jax.tree.map(put, params, state.params)
         return dataclasses.replace(state, params=begun(), averaged=begun())
 
-    return begin
+    return lambda init: functools.partial(begin, init)
 
 
 def _by_name(rows, known: Sequence[Skeleton], skeletons: Sequence[Skeleton]):
