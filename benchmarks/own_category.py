@@ -21,14 +21,12 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-import numpy as np
-
 from lfm_jax import own, workdir
 from lfm_jax.checkpoint import Checkpoints
 from lfm_jax.config import Config
 from lfm_jax.data import archive
-from lfm_jax.data.dataset import fingerprint, open_dataset
-from lfm_jax.train import loop, start
+from lfm_jax.data.dataset import open_dataset
+from lfm_jax.train import loop
 
 TEST = 300
 TOGETHER = {"steps": 150, "per_category": 3, "patience": 0}
@@ -61,8 +59,6 @@ def learn(name: str, config: Config, folder: pathlib.Path) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
         judged = dataclasses.replace(config.data, held_out=TEST, zoo=False)
         test = open_dataset(judged, str(folder)).evaluation.test
-        if config.data.zoo:
-            _begin_zoo(config, folder)
         same = folder.with_name(folder.name.replace("random", "lfm-train"))
         if (same / workdir.FACTORIZATION).exists() and same != folder:
             shutil.copy(same / workdir.FACTORIZATION, folder)
@@ -78,26 +74,6 @@ def learn(name: str, config: Config, folder: pathlib.Path) -> dict[str, float]:
         loop.finish(dataclasses.replace(built, dataset=dataset), state)
     numbers = workdir.read_json(folder / "eval.json")
     return numbers["categories"][config.data.only] | {"step": numbers["step"]}
-
-
-def _begin_zoo(config: Config, folder: pathlib.Path) -> None:
-    """Keeps the shipped start of the zoo where the run looks for what is done."""
-    path = workdir.find(own.WEIGHTS)
-    names = [s["name"] for s in workdir.read_json(path / workdir.SKELETONS)]
-    training = open_dataset(config.data, str(folder)).training
-    with np.load(path / workdir.FACTORIZATION, allow_pickle=False) as arrays:
-        known = {key: arrays[key] for key in arrays.files if key != "source"}
-    model = config.model
-    source = (
-        f"{fingerprint(training)}, bases {model.bases}, "
-        f"neighbours {model.neighbours}, seed {config.seed}"
-    )
-    parts = folder / "factorization"
-    parts.mkdir(exist_ok=True)
-    for index, skeleton in enumerate(training.skeletons):
-        if index:
-            row = {key: rows[names.index(skeleton.name)] for key, rows in known.items()}
-            start._write(parts / f"{index:03d}.npz", row, source)
 
 
 def measure(

@@ -24,12 +24,11 @@ from lfm_jax import tasks
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.models import Model
-from lfm_jax.numerics import scaled_identity
+from lfm_jax.numerics import padded_width, scaled_identity
 from lfm_jax.types import ArrayLike, Observation, Past, Pose, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
 FEW = 16  # so many or fewer, as they come from a camera, are not padded to a chunk
-NARROWEST = 16  # keypoints are padded to this, doubled as often as needed
 
 
 def lift(
@@ -114,10 +113,7 @@ def make_predict(
 
     def predict(observation: Observation) -> Prediction:
         frames, count = observation.observed.shape
-        width = NARROWEST
-        while width < count:
-            width *= 2
-        width = min(width, widest)
+        width = min(padded_width(count), widest)
         size = few if frames <= few else chunk
         parts = []
         for start in range(0, frames, each):

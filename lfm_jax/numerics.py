@@ -143,6 +143,14 @@ def largest_eigenvector(
     return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
 
 
+def padded_width(count: int) -> int:
+    """What so many points are padded to: a few widths for all categories."""
+    width = NARROWEST
+    while width < count:
+        width *= 2
+    return width
+
+
 def in_blocks(function: Callable, *arrays: ArrayLike) -> PyTree:
     """A function of frames, host side, compiled for a few sizes and not for every one.
 
@@ -156,9 +164,7 @@ def in_blocks(function: Callable, *arrays: ArrayLike) -> PyTree:
         arrays: [f n ...] each; at least one frame.
     """
     frames, count = np.shape(arrays[0])[:2]
-    width = NARROWEST
-    while width < count:
-        width *= 2
+    width = padded_width(count)
 
     def block(first: int) -> PyTree:
         some = [np.asarray(array)[first : first + BLOCK] for array in arrays]
