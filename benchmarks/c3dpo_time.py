@@ -39,12 +39,13 @@ def errors(built) -> list[float]:
     """`ne` of what the start lifts, of each category's test frames."""
     training, evaluation = built.dataset.training, built.dataset.evaluation
     ones = np.ones(len(training.skeletons), np.float32)
-    predict = make_predict(built.model, None, ones, training.skeletons)
+    params = built.model.init(jax.random.key(0))
+    predict = make_predict(built.model, params, ones, training.skeletons)
     found = []
     for parts in zip(evaluation.validation, evaluation.test, strict=True):
         scores = []
         for part in parts:
-            lifted = predict(part.observation).lifted
+            lifted = predict(part.observation).start.lifted
             both = (lifted, np.asarray(metrics.mirror_depth(lifted)))
             ne = [metrics.ne(x, part.points3d, part.evaluated) for x in both]
             scores.append([float(np.mean(x)) for x in ne])

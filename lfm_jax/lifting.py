@@ -52,21 +52,18 @@ def lift(
 
 
 def lift_start(
-    begin: Callable[[Observation], Float[ArrayLike, "b n 3"]],
-    observation: Observation,
-    depth_sign: Float[ArrayLike, "b"],
+    start: Float[ArrayLike, "b n 3"], observation: Observation
 ) -> Prediction:
     """`lift` by what a model begins at, which knows its own pose: a yardstick.
 
     Args:
-        begin: of the model.
+        start: of the normalised observation, in the camera.
         observation: as in `lift`.
-        depth_sign: as in `lift`.
     """
-    normal, size, middle = tasks.normalise(observation)
+    _, size, middle = tasks.normalise(observation)
     one = jnp.ones_like(size)
     pose = Pose(one, scaled_identity(one, 3), jnp.zeros_like(middle))
-    return _predict(observation, size, middle, begin(normal), pose, depth_sign)
+    return _predict(observation, size, middle, start, pose, one)
 
 
 def _predict(observation, size, middle, canonical, pose, depth_sign):
@@ -84,7 +81,7 @@ def _predict(observation, size, middle, canonical, pose, depth_sign):
 
 def make_predict(
     model: Model,
-    params: PyTree | None,
+    params: PyTree,
     depth_sign: Float[np.ndarray, "c"],
     skeletons: Sequence[Skeleton],
     chunk: int = CHUNK,
@@ -93,7 +90,7 @@ def make_predict(
 
     Args:
         model: the network.
-        params: its parameters; None lifts by the model's start alone.
+        params: its parameters.
         depth_sign: +1 or -1 per category.
         skeletons: the model's categories; frames are padded to a few widths, so that
             a few compilations serve all of them.
@@ -122,23 +119,39 @@ def make_predict(
             own = slice(start - first, start - first + each)
             parts.append(jax.tree.map(lambda x, own=own: np.asarray(x)[own], part))
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:frames], *parts)
-        return Prediction(
-            canonical=whole.canonical[:, :count],
-            pose=whole.pose,
-            posed=whole.posed[:, :count],
-            lifted=whole.lifted[:, :count],
-        )
+        return _narrow(whole, count)
 
     return predict
 
 
 # Outside of make_predict: other weights and signs of a model do not compile it anew.
+# What it begins at comes with it: alone it would take as long to compile.
 @functools.partial(jax.jit, static_argnames="model")
 def _lift(model, params, signs, observation):
     sign = signs[observation.category]
-    if params is None:
-        return lift_start(model.begin, observation, sign)
-    return lift(model.apply, params, observation, sign)
+    if model.begin is None:
+        return lift(model.apply, params, observation, sign)
+    began = []
+
+    def apply(params, normal, packing):
+        shape, start = model.apply(params, normal, packing, method="with_start")
+        began.append(start)
+        return shape
+
+    prediction = lift(apply, params, observation, sign)
+    return dataclasses.replace(prediction, start=lift_start(began[0], observation))
+
+
+def _narrow(prediction: Prediction, count: int) -> Prediction:
+    """Without the keypoints that padded it."""
+    start = prediction.start
+    return Prediction(
+        canonical=prediction.canonical[:, :count],
+        pose=prediction.pose,
+        posed=prediction.posed[:, :count],
+        lifted=prediction.lifted[:, :count],
+        start=start and _narrow(start, count),
+    )
 
 
 def _cut(observation: Observation, start: int, chunk: int, width: int) -> Observation:

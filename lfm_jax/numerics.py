@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, PyTree
 from lfm_jax.types import ArrayLike
 
 TINY = 1e-12
-BLOCK, NARROWEST = 128, 16  # frames and, doubled as often as needed, points
+BLOCK, NARROWEST = 128, 24  # frames and, doubled as often as needed, points
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -89,19 +89,20 @@ def solve3(
 def inverse_definite(matrix: Float[ArrayLike, "*b m m"]) -> Float[ArrayLike, "*b m m"]:
     """Inverse of a small positive definite matrix, by Gauss-Jordan without pivots.
 
-    Written out for all steps, so that a batch of thousands is m sweeps over it where
-    LAPACK is called once for each matrix.
+    A batch of thousands is m sweeps over it, where LAPACK is called once for each
+    matrix. Every sweep turns rows and columns on by one, so that all are the same
+    program: written out one by one they take many times as long to compile.
     """
-    size = matrix.shape[-1]
-    for i in range(size):
-        pivot = 1.0 / matrix[..., i, i]
-        row = matrix[..., i, :] * pivot[..., None]
-        column = matrix[..., :, i]
-        swept = matrix - column[..., :, None] * row[..., None, :]
-        swept = swept.at[..., i, :].set(row)
-        swept = swept.at[..., :, i].set(-column * pivot[..., None])
-        matrix = swept.at[..., i, i].set(pivot)
-    return matrix
+
+    def sweep(_, matrix):
+        pivot = 1.0 / matrix[..., :1, :1]
+        row, column = matrix[..., :1, 1:] * pivot, matrix[..., 1:, :1]
+        swept = matrix[..., 1:, 1:] - column * row
+        swept = jnp.concatenate([swept, -column * pivot], axis=-1)
+        last = jnp.concatenate([row, pivot], axis=-1)
+        return jnp.concatenate([swept, last], axis=-2)
+
+    return jax.lax.fori_loop(0, matrix.shape[-1], sweep, matrix)
 
 
 def scaled_identity(

@@ -130,12 +130,15 @@ class Prediction:
         posed: the canonical shape in the camera frame.
         lifted: the observed xy with the depth of the posed shape; points that were
             not observed are wholly the posed shape's.
+        start: the same of what the network begins at, where it does, in either depth
+            sign: a yardstick.
     """
 
     canonical: Float[ArrayLike, "*b n 3"]
     pose: Pose
     posed: Float[ArrayLike, "*b n 3"]
     lifted: Float[ArrayLike, "*b n 3"]
+    start: "Prediction | None" = None
 
 
 @_tree

@@ -206,6 +206,27 @@ def test_signs_are_never_chosen_on_the_test_split():
     assert numbers["ne_rigid_lifted"] > 5.0 and numbers["ne_mean_shape_lifted"] > 5.0
 
 
+def test_the_start_is_scored_in_a_sign_of_its_own():
+    """That of validation: neither the network's nor one that test truth prefers."""
+    right, wrong = predictor(lambda p: p), predictor(mirrored)
+
+    def predict(seen):
+        return dataclasses.replace(right(seen), start=wrong(seen))
+
+    entry = evaluate(predict, TRAINING, EVALUATION, RIGID_SHAPES)["categories"]["bends"]
+    for key in ("ne_start", "ne_start_lifted", "ne_lifted"):
+        assert entry[key] < 1e-3
+    test = tuple(
+        dataclasses.replace(p, points3d=mirrored(p.points3d))
+        if isinstance(p, Labelled)
+        else p
+        for p in EVALUATION.test
+    )
+    data = dataclasses.replace(EVALUATION, test=test)
+    entry = evaluate(predict, TRAINING, data, RIGID_SHAPES)["categories"]["bends"]
+    assert entry["ne_start_lifted"] > 5.0
+
+
 def test_in_perspective_the_sign_is_chosen_by_2d_alone():
     def seen_from(distance, labelled):
         depth = labelled.points3d[..., 2:]

@@ -332,7 +332,7 @@ class TestStart:
             np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(seen))
             for begin in (plain, bound)
         )
-        moved = np.any(before != after, axis=-1)
+        moved = np.any(np.abs(after - before) > 1e-6, axis=-1)  # beyond rounding
         assert moved[:2, [1, 4]].all()
         moved[:2, [1, 4]] = False
         assert not moved.any()
@@ -343,7 +343,7 @@ class TestStart:
             np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(hidden))
             for begin in (plain, bound)
         )
-        np.testing.assert_array_equal(before, after)
+        np.testing.assert_allclose(before, after, atol=1e-6)
 
     def test_prediction_is_invariant_to_in_plane_rotation(self):
         model, params = build(begin=start())

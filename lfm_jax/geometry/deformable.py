@@ -114,6 +114,26 @@ class Explanation:
     surprise: Float[ArrayLike, "*b"]
 
 
+def mean_poses(
+    shape: Float[ArrayLike, "*b n 3"],
+    noise: Float[ArrayLike, "*b n"],
+    points2d: Float[ArrayLike, "*b n 2"],
+    mask: Bool[ArrayLike, "*b n"],
+    prior: ScalePrior | None = None,
+) -> tuple[Float[ArrayLike, "2 *b"], Float[ArrayLike, "2 *b 3 3"]]:
+    """Scale and rotation of a mean shape in the two tilts of its main plane.
+
+    Both are refined as if the shape were rigid. Arguments are those of `fit_low_rank`,
+    but for the shape; so are derivatives.
+    """
+    shape, noise, points2d = jax.lax.stop_gradient((shape, noise, points2d))
+    moment = moments(shape[..., None, :, :], points2d, weights(noise, mask))
+    gram = moment.shapes.reshape(*mask.shape[:-1], 3, 3)
+    cross = moment.cross[..., 0, :, :]
+    refine = lambda tilt: pose_from_moments(gram, cross, tilt, RIGID_STEPS, prior)
+    return jax.vmap(refine)(planar_poses(gram, cross))
+
+
 def fit_low_rank(
     shapes: Float[ArrayLike, "*b m n 3"],
     noise: Float[ArrayLike, "*b n"],
@@ -121,12 +141,12 @@ def fit_low_rank(
     mask: Bool[ArrayLike, "*b n"],
     prior: ScalePrior | None = None,
     *,
+    begin: tuple[Float[ArrayLike, "2 *b"], Float[ArrayLike, "2 *b 3 3"]] | None = None,
     steps: int = STEPS,
 ) -> tuple[Float[ArrayLike, "*b k"], Pose]:
     """Most probable coefficients and pose.
 
-    The two tilts of the mean shape's main plane are both refined, and the more probable
-    result is kept.
+    Two poses are refined, and the more probable result is kept.
 
     Args:
         shapes: mean and bases, one standard deviation each; zero bases are inert.
@@ -135,26 +155,26 @@ def fit_low_rank(
         points2d: observed image points.
         mask: which points are observed.
         prior: what is known of the scale; its weight is one over a variance.
+        begin: the two poses; None for those of `mean_poses`.
         steps: refinements of the pose.
 
     Returns:
         The coefficients and the pose, constant for derivatives.
     """
     shapes, noise, points2d = jax.lax.stop_gradient((shapes, noise, points2d))
+    if begin is None:
+        begin = mean_poses(shapes[..., 0, :, :], noise, points2d, mask, prior)
     moment = moments(shapes, points2d, weights(noise, mask))
     if prior is None:
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
-    gram = moment.shapes[..., 0].reshape(*mask.shape[:-1], 3, 3)
-    cross = moment.cross[..., 0, :, :]
 
-    def run(start):
-        pose = pose_from_moments(gram, cross, start, RIGID_STEPS, prior)
+    def run(pose):
         found = explain(moment, prior, *pose)
         damping = jnp.full_like(found.scale, DAMPING)
         step = lambda _, carry: improve(moment, prior, *carry)
         return jax.lax.fori_loop(0, steps, step, (found, damping))[0]
 
-    both = jax.vmap(run)(planar_poses(gram, cross))
+    both = jax.vmap(run)(jax.lax.stop_gradient(begin))
     second = both.surprise[1] < both.surprise[0]
     best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
     middle = moment.shape_means[..., 0, :] + einsum(

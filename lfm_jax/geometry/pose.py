@@ -132,10 +132,18 @@ def planar_poses(
     camera = camera - einsum("...ai,...ij->...aj", camera, along)
     m1, m2 = camera[..., 0, :], camera[..., 1, :]
     real = jnp.sum(m2 * m2 - m1 * m1, axis=-1)
-    root = jnp.sqrt(jax.lax.complex(real, -2.0 * jnp.sum(m1 * m2, axis=-1)))
-    tilt = jnp.stack([jnp.real(root), jnp.imag(root)], axis=-1)[..., None]
-    tilt = tilt * normal[..., None, :]
+    root = _complex_sqrt(real, -2.0 * jnp.sum(m1 * m2, axis=-1))
+    tilt = jnp.stack(root, axis=-1)[..., None] * normal[..., None, :]
     return jnp.stack([_orthonormal(camera + tilt), _orthonormal(camera - tilt)])
+
+
+def _complex_sqrt(real, imaginary):
+    """Either root of a complex number; XLA's own takes ten times as long to compile."""
+    size = jnp.sqrt(jnp.square(real) + jnp.square(imaginary))
+    larger = jnp.sqrt(0.5 * (size + jnp.abs(real)))
+    smaller = numerics.safe_divide(0.5 * imaginary, larger)
+    positive = real >= 0.0
+    return jnp.where(positive, larger, smaller), jnp.where(positive, smaller, larger)
 
 
 def _orthonormal(camera):

@@ -75,15 +75,21 @@ class LFM2D(nn.Module):
     dtype: jnp.dtype
     remat: bool
 
-    @nn.compact
     def __call__(
         self, observation: Observation, packing: Packing | None = None
     ) -> Float[Array, "b n 3"]:
+        return self.with_start(observation, packing)[0]
+
+    @nn.compact
+    def with_start(
+        self, observation: Observation, packing: Packing | None = None
+    ) -> tuple[Float[Array, "b n 3"], Float[Array, "b n 3"]]:
+        """The shape, and what `begin` gives, which it was made from on the way."""
         category, observed = observation.category, observation.observed
         points = keep(jnp.asarray(observation.points2d), observed)
         count = points.shape[-2]  # a batch may be narrower than the widest category
         present = jnp.asarray(self.present)[category, :count]
-        shape, features = self._begin(points, observed, category)
+        shape, features, began = self._begin(points, observed, category)
         features = keep(features, present)
         tokens = nn.Dense(self.width, dtype=self.dtype, name="embed")(
             to_rows(self._token_features(features, observed, present), packing)
@@ -108,7 +114,8 @@ class LFM2D(nn.Module):
         deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
         shape = shape + self._reach()[category, :count, None] * deviation
-        return keep(shape - masked_mean(shape, present)[..., None, :], present)
+        shape = keep(shape - masked_mean(shape, present)[..., None, :], present)
+        return shape, keep(began, present)
 
     def begin(self, observation: Observation) -> Float[Array, "b n 3"]:
         """The start in the camera frame of the observation, centred like it."""
@@ -134,11 +141,12 @@ class LFM2D(nn.Module):
         return DEVIATIONS * jnp.sqrt(noise)
 
     def _begin(self, points, observed, category):
-        """Y0 and what the network reads of each point, in the canonical frame."""
+        """Y0 and what the network reads of each point, in the canonical frame; and Y0
+        in the camera."""
         zero = jnp.zeros_like(points[..., :1])
         if self.start is None:
             flat = jnp.concatenate([points, zero], axis=-1)
-            return jnp.zeros_like(flat), flat
+            return jnp.zeros_like(flat), flat, flat
         mean, unsure, pose = begin(self.start, points, observed, category)
         scale = jnp.maximum(pose.scale, 1e-3)[..., None, None]
         shift = jnp.pad(pose.translation, ((0, 0), (0, 1)))
@@ -148,7 +156,7 @@ class LFM2D(nn.Module):
         residual = back(jnp.concatenate([residual, zero], axis=-1))
         view = jnp.broadcast_to(pose.rotation[..., None, 2, :], shape.shape)
         features = [shape + residual, 10.0 * residual, 10.0 * unsure / scale, view]
-        return shape, jnp.concatenate(features, axis=-1)
+        return shape, jnp.concatenate(features, axis=-1), mean
 
     def _token_features(self, features, observed, present):
         seen = (observed & present)[..., None].astype(features.dtype)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lfm_jax.geometry.deformable import deform, fit_low_rank
+from lfm_jax.geometry.deformable import deform, fit_low_rank, mean_poses
 from lfm_jax.geometry.lengths import Lengths, refine_depths
 from lfm_jax.geometry.pose import apply_pose
 from lfm_jax.types import ArrayLike, Pose
@@ -60,16 +60,22 @@ def consult(
         Their mean in the camera, their disagreement on each depth (a standard
         deviation), and the pose of the first; constant for derivatives.
     """
-    count = points2d.shape[-2]
+    count, models = points2d.shape[-2], shapes.shape[1]
+    own = lambda table: jnp.asarray(table)[category, ..., :count]
+    each = lambda x: jnp.broadcast_to(x[:, None], (x.shape[0], models, *x.shape[1:]))
+    images, seen, noises = each(points2d), each(observed), own(noise)
+    # what the number of bases does not matter to, for all models in one program
+    means = jnp.asarray(shapes[:, :, 0])[category, :, :count]
+    tilts = mean_poses(means, noises, images, seen)
     order, posed, poses = [], [], []
     for used, members in groups:
         members = list(members)
         some = jnp.asarray(shapes[:, members, : used + 1])[category, ..., :count, :]
-        noises = jnp.asarray(noise[:, members])[category, :, :count]
-        each = lambda x, noises=noises: jnp.broadcast_to(
-            x[:, None], (*noises.shape[:2], *x.shape[1:])
+        codes, pose = fit_low_rank(
+            some,
+            *(values[:, members] for values in (noises, images, seen)),
+            begin=jax.tree.map(lambda leaf, some=members: leaf[:, :, some], tilts),
         )
-        codes, pose = fit_low_rank(some, noises, each(points2d), each(observed))
         posed.append(apply_pose(pose, deform(some, codes)))
         order, poses = [*order, *members], [*poses, pose]
     posed = jnp.concatenate(posed, axis=1)

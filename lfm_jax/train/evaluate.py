@@ -5,8 +5,7 @@
 Two predictions are scored, each by `metrics.ne` after a similarity alignment in SO(3):
 `canonical` (the network's shape) and `lifted` (observed xy kept, depth from the posed
 shape, hidden points wholly the posed shape's). Points are compared wherever 3D truth
-exists, observed or not. A frame with fewer than `metrics.MIN_POINTS` such points is not
-scored, and counted as `unscored_frames`.
+exists, observed or not.
 
 The yardsticks, and what they are compared with:
 
@@ -40,12 +39,10 @@ from lfm_jax import metrics, numerics
 from lfm_jax.data.dataset import EvaluationData, TrainingData
 from lfm_jax.geometry import pose
 from lfm_jax.train import sequences
+from lfm_jax.train.entries import LIBRARY, entries, thin, with_means
 from lfm_jax.types import Labelled, Observation, Prediction
 
 CHUNK = 512  # frames in one call
-LIBRARY = 1000  # frames, evenly spaced, that stand for all of a category's shapes
-NEAREST = 200  # test frames, evenly spaced, whose nearest training shape is sought
-SMALL = 30  # fewer test frames than this get a bootstrap interval
 
 Predict = Callable[[Observation], Prediction]
 Records = Sequence[Labelled | Observation]
@@ -57,7 +54,6 @@ def evaluate(
     evaluation: EvaluationData,
     rigid_shapes: Sequence[np.ndarray],
     *,
-    start: Predict | None = None,
     split: str = "test",
     perspective: bool = False,
     films: bool = False,
@@ -71,7 +67,6 @@ def evaluate(
         evaluation: a category without 3D truth holds observations;
             it is scored by reprojection alone and its depth sign is undetermined.
         rigid_shapes: per category the shape [n 3] fitted to its training 2D alone.
-        start: lifts by what training began with, its own signs applied.
         split: which frames are scored: "test", "validation" or "train".
         perspective: the cameras are; no sign is then chosen by 3D.
         films: the cameras make films of clips, which then have errors of their own
@@ -87,10 +82,10 @@ def evaluate(
     width = _width(evaluation)
     frames = _lay_out(records, width)
     validation = _lay_out(evaluation.validation, width)
-    library = [_thin(*_truth(record, width), LIBRARY) for record in evaluation.train]
+    library = [thin(*_truth(record, width), LIBRARY) for record in evaluation.train]
     rigid = np.stack([_pad(shape, width, axis=0) for shape in rigid_shapes])
 
-    canonical, posed, lifted = _lift_all(predict, records, width)
+    canonical, posed, lifted, start = _lift_all(predict, records, width)
     scores = _chunked(_score, frames, canonical, posed, lifted)
     lifts = {"lifted": lifted, "flat": _chunked(_flat, frames)}
     yardsticks = {"mean_shape": _mean_shapes(library), "rigid": rigid}
@@ -99,16 +94,20 @@ def evaluate(
             name, shapes, frames, validation, perspective
         )
         scores |= errors
-    if start is not None:
-        before = _chunked(_score, frames, *_lift_all(start, records, width))
+    if start:
+        begin = lambda seen: predict(seen).start
+        sign = choose_depth_sign(begin, evaluation, perspective=perspective)
+        for shape in start:
+            shape[..., 2] *= sign[frames.observation.category, None]
+        before = _chunked(_score, frames, *start)
         scores["ne_start"] = before["ne_canonical"]
         scores["ne_start_lifted"] = before["ne_lifted"]
 
-    entries = _entries(training, frames, scores, canonical, library)
+    found = entries(training, frames, scores, canonical, library)
     if films:
-        found = sequences.sequence_errors(records, frames, lifts)
-        entries = {k: e | s for (k, e), s in zip(entries.items(), found, strict=True)}
-    return _with_means(entries)
+        more = sequences.sequence_errors(records, frames, lifts)
+        found = {k: e | s for (k, e), s in zip(found.items(), more, strict=True)}
+    return with_means(found)
 
 
 def choose_depth_sign(
@@ -126,7 +125,7 @@ def choose_depth_sign(
     """
     width = _width(evaluation)
     frames = _lay_out(evaluation.validation, width)
-    _, posed, lifted = _lift_all(predict, evaluation.validation, width)
+    _, posed, lifted, _ = _lift_all(predict, evaluation.validation, width)
     mirrored = _mirror_wins(frames, posed, lifted, perspective)
     return np.where(mirrored, -1.0, 1.0).astype(np.float32)
 
@@ -141,7 +140,7 @@ def frame_errors(
     """
     records, width = getattr(evaluation, split), _width(evaluation)
     frames = _lay_out(records, width)
-    scores = _chunked(_score, frames, *_lift_all(predict, records, width))
+    scores = _chunked(_score, frames, *_lift_all(predict, records, width)[:3])
     scored = metrics.scorable(frames.evaluated)
     errors = []
     for index in range(len(records)):
@@ -212,14 +211,20 @@ def _lay_out(records: Records, width: int) -> Labelled:
     )
 
 
-def _lift_all(predict: Predict, records: Records, width: int) -> list[np.ndarray]:
-    """The canonical, posed and lifted shapes of all frames, [f width 3] each."""
+def _lift_all(predict: Predict, records: Records, width: int) -> tuple:
+    """The canonical, posed and lifted shapes of all frames, [f width 3] each; and the
+    same of the start, or None."""
     seen = [record.observation for record in records]
-    predictions = [predict(o) for o in seen if len(o.points2d)]
-    return [
-        np.concatenate([_pad(getattr(p, name), width) for p in predictions])
-        for name in ("canonical", "posed", "lifted")
-    ]
+    found = [predict(o) for o in seen if len(o.points2d)]
+
+    def shapes(predictions) -> list[np.ndarray]:
+        return [
+            np.concatenate([_pad(getattr(p, name), width) for p in predictions])
+            for name in ("canonical", "posed", "lifted")
+        ]
+
+    begun = [p.start for p in found if p.start is not None]
+    return *shapes(found), shapes(begun) if begun else None
 
 
 def _chunked(function: Callable, *trees) -> PyTree:
@@ -231,14 +236,6 @@ def _chunked(function: Callable, *trees) -> PyTree:
         values = function(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], trees))
         chunks.append(jax.tree.map(np.asarray, values))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *chunks)
-
-
-def _thin(points, mask, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most that many scorable frames, evenly spaced, padded to exactly that many."""
-    rows = np.flatnonzero(metrics.scorable(mask))
-    if len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
-    return _pad(points[rows], most, axis=0), _pad(mask[rows], most, axis=0)
 
 
 # --------------------------------------------------------------------- scoring frames
@@ -342,109 +339,8 @@ def _mirror_wins(frames: Labelled, posed, lifted, perspective: bool) -> np.ndarr
     return np.bincount(frames.observation.category, gain) > 0.0
 
 
-# ------------------------------------------------------------------ scoring categories
-
-
-def _entries(training: TrainingData, frames: Labelled, scores, canonical, library):
-    """What eval.json says of each category."""
-    entries = {}
-    for index, skeleton in enumerate(training.skeletons):
-        rows = frames.observation.category == index
-        test = frames.points3d[rows], frames.evaluated[rows]
-        entry = {
-            "keypoints": len(skeleton.keypoints),
-            "train_frames": len(training.observations[index].points2d),
-            "test_frames": int(np.sum(rows)),
-            "units": skeleton.units,
-        }
-        mine = {name: values[rows] for name, values in scores.items()}
-        entry |= _errors(mine, metrics.scorable(test[1]))
-        if "ne_lifted" in entry:
-            entry |= _shape_statistics(canonical[rows], *test, *library[index])
-        entries[skeleton.name] = entry
-    return entries
-
-
-def _errors(scores: dict[str, np.ndarray], scored: np.ndarray) -> dict:
-    """A category's mean errors; reprojection alone where nothing has 3D truth."""
-    if not scored.any():
-        reprojection = scores["reprojection"]
-        mean = {"reprojection": _short(reprojection.mean())} if len(scored) else {}
-        return {"depth_sign": "undetermined"} | mean
-    entry = {name: _short(values[scored].mean()) for name, values in scores.items()}
-    if not scored.all():
-        entry["unscored_frames"] = int(np.sum(~scored))
-    if np.sum(scored) < SMALL:
-        entry["ne_lifted_interval"] = _interval(scores["ne_lifted"][scored])
-    return entry
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    """95 % bootstrap interval of the mean; the same for the same values."""
-    generator = np.random.default_rng(0)
-    means = generator.choice(values, (1000, len(values))).mean(axis=1)
-    return [_short(bound) for bound in np.percentile(means, [2.5, 97.5])]
-
-
 _mean_shape = jax.jit(metrics.mean_shape)
-_relative_variance = jax.jit(metrics.relative_variance)
-_nearest_shape = jax.jit(metrics.nearest_shape)
-_ne = jax.jit(metrics.ne)
 
 
 def _mean_shapes(library: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return np.stack([np.asarray(_mean_shape(*shapes)) for shapes in library])
-
-
-def _shape_statistics(canonical, true, mask, library, library_mask) -> dict:
-    """Does the model deform as much as the truth, and is test far from training?"""
-    statistics = {}
-    variance = float(_relative_variance(*_thin(true, mask, LIBRARY)))
-    if variance > 0.0:
-        predicted = float(_relative_variance(*_thin(canonical, mask, LIBRARY)))
-        statistics[VARIANCE] = _short(predicted / variance)
-    if library_mask.any():
-        true, mask = _thin(true, mask, NEAREST)
-        nearest = np.asarray(_nearest_shape(true, mask, library, library_mask))
-        shared = mask & library_mask[nearest]
-        errors = np.asarray(_ne(library[nearest], true, shared))
-        kept = metrics.scorable(shared)
-        if kept.any():
-            statistics["nearest_train"] = _short(errors[kept].mean())
-    return statistics
-
-
-def _short(value) -> float:
-    """Five significant digits: more would claim more than the data hold."""
-    return float(f"{float(value):.5g}")
-
-
-VARIANCE = "shape_variance_ratio"
-IN_MEAN = (
-    *("ne_lifted", "ne_canonical", "ne_flat", "ne_mean_shape", "ne_mean_shape_lifted"),
-    *("ne_rigid", "ne_rigid_lifted", "ne_start", "ne_start_lifted"),
-    *("ne_best_flip", "ne_best_flip_lifted"),
-    *("nearest_train", "reprojection"),
-    *sequences.MEANS,
-)
-
-
-def _with_means(entries: dict[str, dict]) -> dict:
-    scored = [entry for entry in entries.values() if "ne_lifted" in entry]
-    scored = scored or list(entries.values())  # no 3D at all: reprojection alone
-    large = [entry for entry in scored if "ne_lifted_interval" not in entry]
-    return {
-        "mean": _mean(scored),
-        "mean_categories": len(scored),
-        "mean_without_small": _mean(large),
-        "categories": entries,
-    }
-
-
-def _mean(entries: list[dict]) -> dict:
-    columns = {name: [e[name] for e in entries if name in e] for name in IN_MEAN}
-    mean = {name: _short(np.mean(c)) for name, c in columns.items() if c}
-    if ratios := [e[VARIANCE] for e in entries if VARIANCE in e]:
-        # a category that hardly moves has a ratio of thousands: no mean bears that
-        mean[VARIANCE + "_median"] = _short(np.median(ratios))
-    return mean

@@ -363,7 +363,6 @@ def finish(built: Built, state: TrainState) -> Results | None:
         training,
         evaluation,
         built.rigid,
-        start=built.model.begin and _predict(built, None, _signs(built, None)),
         perspective=built.config.data.camera == "perspective",
         films=built.config.data.camera in views.BY_CLIP,
     )
@@ -434,7 +433,7 @@ def _remembering(predict: Callable) -> Callable:
     return remembered
 
 
-def _signs(built: Built, params: PyTree | None) -> np.ndarray:
+def _signs(built: Built, params: PyTree) -> np.ndarray:
     evaluation = built.dataset.evaluation
     unsigned = np.ones(len(evaluation.validation), np.float32)
     return choose_depth_sign(
@@ -444,6 +443,6 @@ def _signs(built: Built, params: PyTree | None) -> np.ndarray:
     )
 
 
-def _predict(built: Built, params: PyTree | None, signs: np.ndarray) -> Callable:
+def _predict(built: Built, params: PyTree, signs: np.ndarray) -> Callable:
     skeletons = built.dataset.training.skeletons
     return make_predict(built.model, params, signs, skeletons)

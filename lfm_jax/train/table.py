@@ -1,6 +1,6 @@
 """eval.json as text: the columns, and the table of the terminal."""
 
-from lfm_jax.train.evaluate import SMALL, VARIANCE
+from lfm_jax.train.entries import SMALL, VARIANCE
 
 # heading, width, key; `*` marks what was made with 3D labels
 COLUMNS = (
