@@ -28,7 +28,7 @@ from lfm_jax.numerics import padded_width, scaled_identity
 from lfm_jax.types import ArrayLike, Observation, Past, Pose, Prediction, Skeleton
 
 CHUNK = 256  # frames lifted at once; memory does not grow with the number of frames
-FEW = 16  # so many or fewer, as they come from a camera, are not padded to a chunk
+FEW = 16  # as they come from a camera, not padded to a chunk
 
 
 def lift(
@@ -85,6 +85,7 @@ def make_predict(
     depth_sign: Float[np.ndarray, "c"],
     skeletons: Sequence[Skeleton],
     chunk: int = CHUNK,
+    few: int = FEW,
 ) -> Callable[[Observation], Prediction]:
     """Builds `predict(observation) -> Prediction` in NumPy, for one category a call.
 
@@ -95,6 +96,7 @@ def make_predict(
         skeletons: the model's categories; frames are padded to a few widths, so that
             a few compilations serve all of them.
         chunk: frames lifted at once; more where the model looks far back.
+        few: so many frames or fewer have a program of their own, which is quick.
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
@@ -102,13 +104,15 @@ def make_predict(
     # what looks back in time has its past in every call, and half of a call for it
     chunk = max(chunk, 2 * model.context)
     each = chunk - model.context
-    few = min(-(-FEW // model.views) * model.views, chunk)
+    few = min(-(-few // model.views) * model.views, chunk)
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
     lift_part = functools.partial(_lift, model, params, signs)
 
     def predict(observation: Observation) -> Prediction:
+        if model.past is None:  # what is not asked for would compile a program anew
+            observation = dataclasses.replace(observation, clip=None)
         frames, count = observation.observed.shape
         width = min(padded_width(count), widest)
         size = few if frames <= few else chunk

@@ -445,4 +445,4 @@ def _signs(built: Built, params: PyTree) -> np.ndarray:
 
 def _predict(built: Built, params: PyTree, signs: np.ndarray) -> Callable:
     skeletons = built.dataset.training.skeletons
-    return make_predict(built.model, params, signs, skeletons)
+    return make_predict(built.model, params, signs, skeletons, few=0)
