@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _lift(options: argparse.Namespace) -> None:
     from lfm_jax.release import load
     from lfm_jax.serve import check_bone
-    from lfm_jax.smoothing import check_cutoff
     from lfm_jax.writers import check_kind
 
     renames, bone = parse_renames(options.map), parse_bone(options.bone)
     out, individuals = pathlib.Path(options.out), _chosen(options)
     check_kind(out, options.up, individuals[0].fps)
     if options.smooth is not None:
+        from lfm_jax.smoothing import check_cutoff
+
         check_cutoff(options.smooth, individuals[0].fps)
     places = _places(out, individuals)
     _keep_compiled()
@@ -126,7 +127,6 @@ def _places(out: pathlib.Path, individuals: Sequence) -> list[pathlib.Path]:
 
 def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
     from lfm_jax.serve import rescaled
-    from lfm_jax.smoothing import smoothed
     from lfm_jax.writers import write_lifted
 
     kept = lifter.liftable(keypoints, category=options.category, renames=renames)
@@ -134,6 +134,8 @@ def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
     if bone is not None:
         lifted = rescaled(lifted, *bone)
     if options.smooth is not None:
+        from lfm_jax.smoothing import smoothed
+
         lifted = smoothed(lifted, options.smooth)
     write_lifted(place, lifted, up=options.up)
     print(_summary(lifted, keypoints))
