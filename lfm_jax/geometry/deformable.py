@@ -130,8 +130,9 @@ def mean_poses(
     moment = moments(shape[..., None, :, :], points2d, weights(noise, mask))
     gram = moment.shapes.reshape(*mask.shape[:-1], 3, 3)
     cross = moment.cross[..., 0, :, :]
-    refine = lambda tilt: pose_from_moments(gram, cross, tilt, RIGID_STEPS, prior)
-    return jax.vmap(refine)(planar_poses(gram, cross))
+    tilts = planar_poses(gram, cross)
+    gram, cross, prior = _twice((gram, cross, prior))
+    return pose_from_moments(gram, cross, tilts, RIGID_STEPS, prior)
 
 
 def fit_low_rank(
@@ -167,14 +168,11 @@ def fit_low_rank(
     moment = moments(shapes, points2d, weights(noise, mask))
     if prior is None:
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
-
-    def run(pose):
-        found = explain(moment, prior, *pose)
-        damping = jnp.full_like(found.scale, DAMPING)
-        step = lambda _, carry: improve(moment, prior, *carry)
-        return jax.lax.fori_loop(0, steps, step, (found, damping))[0]
-
-    both = jax.vmap(run)(jax.lax.stop_gradient(begin))
+    problem = _twice((moment, prior))
+    found = explain(*problem, *jax.lax.stop_gradient(begin))
+    damping = jnp.full_like(found.scale, DAMPING)
+    step = lambda _, carry: improve(*problem, *carry)
+    both, _ = jax.lax.fori_loop(0, steps, step, (found, damping))
     second = both.surprise[1] < both.surprise[0]
     best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
     middle = moment.shape_means[..., 0, :] + einsum(
@@ -289,6 +287,11 @@ def _product(left, right):
     zero = jnp.zeros((*batch, left.shape[-2], right.shape[-1]), left.dtype)
     columns = range(left.shape[-1])
     return sum((left[..., q, None] * right[..., None, q, :] for q in columns), zero)
+
+
+def _twice(tree):
+    """For two poses; `jax.vmap` would do, but takes twice as long to trace."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, *leaf.shape)), tree)
 
 
 def _where(condition, one, other):

@@ -98,11 +98,10 @@ def fit_pose(
 
     gram, cross, _, unit = _unitless(gram, cross)
 
-    def run(start):
-        scale, rotation = pose_from_moments(gram, cross, start, refinements)
-        return scale, rotation, _error(gram, cross, scale, rotation)
-
-    scales, rotations, errors = jax.vmap(run)(planar_poses(gram, cross))
+    tilts = planar_poses(gram, cross)
+    both = [jnp.broadcast_to(moment, (2, *moment.shape)) for moment in (gram, cross)]
+    scales, rotations = pose_from_moments(*both, tilts, refinements)
+    errors = _error(*both, scales, rotations)
     second = errors[1] < errors[0]
     scale = unit * jnp.where(second, scales[1], scales[0])
     rotation = jnp.where(second[..., None, None], rotations[1], rotations[0])
