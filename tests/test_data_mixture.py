@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm_jax.data.dataset import TrainingData
-from lfm_jax.data.mixture import densest, pack, training_batches
+from lfm_jax.data.mixture import EMPTY, densest, pack, training_batches
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Labelled, Observation, Skeleton
 
@@ -70,6 +70,17 @@ def test_the_densest_packing_is_never_worse_than_a_row_per_shape(counts):
 def test_many_shapes_are_packed_densely():
     counts = np.random.default_rng(0).integers(4, 92, 34).tolist() * 3
     assert (densest(counts).segment > 0).mean() > 0.92
+
+
+def test_rows_are_as_short_as_is_dense_enough():
+    """Attention costs the square of their length."""
+    counts = np.random.default_rng(0).integers(4, 92, 34).tolist() * 3
+    length = densest(counts).token.shape[1]
+    for shorter in range(8 * -(-max(counts) // 8), length, 8):
+        assert (pack(counts, shorter).segment > 0).mean() < 1.0 - EMPTY
+    # two of three to a row of 16: shorter rows would be a third empty
+    assert densest([8, 8, 8, 8]).token.shape == (4, 8)
+    assert densest([9, 7, 9, 7]).token.shape == (2, 16)
 
 
 def test_batches_are_padded_frames_of_their_category():

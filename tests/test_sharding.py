@@ -171,10 +171,19 @@ def test_microbatches_add_up_to_the_whole_batch():
 
 
 def test_remat_changes_nothing_but_memory():
+    """What the gradient keeps of the forward pass. XLA's own count will not do: on a
+    CPU it merges what is computed twice."""
+
+    def held(remat):
+        network = models.build(dataclasses.replace(CONFIG, remat=remat), SKELETONS)
+        apply = lambda params: network.apply(params, *batch())
+        backward = jax.vjp(apply, network.init(jax.random.key(0)))[1]
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(backward))
+
     kept, again = stepped(), stepped(remat=True)
     for one, other in zip(*map(jax.tree.leaves, (kept[:2], again[:2])), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    assert again[2] < kept[2]
+    assert held(True) < 0.5 * held(False)
 
 
 def test_bfloat16_stays_inside_the_network():

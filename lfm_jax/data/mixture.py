@@ -26,6 +26,8 @@ from lfm_jax.data.dataset import TrainingData
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Labelled, Observation, Packing
 
+EMPTY = 0.05  # of the slots
+
 
 def pack(counts: Sequence[int], row_length: int) -> Packing:
     """Packs shapes of so many keypoints each into rows, first fit decreasing.
@@ -60,14 +62,16 @@ def pack(counts: Sequence[int], row_length: int) -> Packing:
 
 
 def densest(counts: Sequence[int]) -> Packing:
-    """The packing with the fewest computed tokens among a few row lengths.
+    """The packing with the shortest rows that is dense enough, or else the densest.
 
-    Rows are multiples of 8 from the largest shape to twice that; of two equally dense
-    packings the one with shorter rows, whose attention is cheaper.
+    Rows are multiples of 8 from the largest shape to twice that. What attention costs
+    grows with their length, so few empty slots (`EMPTY`) are no reason for longer ones.
     """
     shortest = 8 * -(-max(counts) // 8)
-    packings = (pack(counts, length) for length in range(shortest, 2 * shortest + 1, 8))
-    return min(packings, key=lambda packing: packing.token.size)
+    lengths = range(shortest, 2 * shortest + 1, 8)
+    packings = [pack(counts, length) for length in lengths]
+    dense = [p for p in packings if p.token.size * (1.0 - EMPTY) <= sum(counts)]
+    return dense[0] if dense else min(packings, key=lambda p: p.token.size)
 
 
 def training_batches(

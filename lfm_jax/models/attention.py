@@ -65,24 +65,28 @@ def attention_mask(
 
 def split_heads(
     features: Float[ArrayLike, "r l d"], heads: int
-) -> Float[ArrayLike, "r l h e"]:
-    """d = h e features, as e of every head."""
-    return features.reshape(*features.shape[:-1], heads, -1)
+) -> Float[ArrayLike, "r h l e"]:
+    """d = h e features, as e of every head.
+
+    Heads come before tokens: products are then of matrices that lie in one piece, and
+    their gradients take half the time on a CPU.
+    """
+    return jnp.swapaxes(features.reshape(*features.shape[:-1], heads, -1), -2, -3)
 
 
 def likeness(
-    query: Float[ArrayLike, "r l h e"], key: Float[ArrayLike, "r m h e"]
+    query: Float[ArrayLike, "r h l e"], key: Float[ArrayLike, "r h m e"]
 ) -> Float[ArrayLike, "r h l m"]:
     """Scaled dot products in float32: the logits of a transformer."""
     logits = jnp.einsum(
-        "rlhd,rmhd->rhlm", query, key, preferred_element_type=jnp.float32
+        "rhld,rhmd->rhlm", query, key, preferred_element_type=jnp.float32
     )
     return logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
 
 
 def attend(
     logits: Float[ArrayLike, "r h l m"],
-    values: Float[ArrayLike, "r m h e"],
+    values: Float[ArrayLike, "r h m e"],
     mask: Bool[ArrayLike, "r 1 l m"],
 ) -> Float[ArrayLike, "r l d"]:
     """Softmax attention; a token that may look at nothing receives zero."""
@@ -90,11 +94,11 @@ def attend(
     weights = jnp.where(mask, weights, 0.0).astype(values.dtype)
     # zero times NaN is NaN: what is not finite stays in its own instance
     values = jnp.where(jnp.isfinite(values), values, 0.0)
-    attended = jnp.einsum("rhlm,rmhd->rlhd", weights, values)
+    attended = jnp.swapaxes(jnp.einsum("rhlm,rhmd->rhld", weights, values), -2, -3)
     return attended.reshape(*attended.shape[:-2], -1)
 
 
-def norm(name: str, tokens: Float[ArrayLike, "r l d"]) -> Float[ArrayLike, "r l d"]:
+def norm(name: str, tokens: Float[ArrayLike, "*r d"]) -> Float[ArrayLike, "*r d"]:
     """Inside a module: layer norm of that name, in float32 whatever the tokens are."""
     return nn.LayerNorm(use_bias=False, name=name)(tokens.astype(jnp.float32))
 
@@ -115,12 +119,13 @@ class Block(nn.Module):
         mask: Bool[ArrayLike, "r 1 l l"],
         phi: Float[ArrayLike, "r l d"] | None,
     ) -> Float[ArrayLike, "r l d"]:
-        width = tokens.shape[-1]
+        shape, width = tokens.shape, tokens.shape[-1]
         dense = functools.partial(nn.Dense, dtype=tokens.dtype)
+        # products of flat matrices, whose gradients take two thirds of the time
+        tokens = tokens.reshape(-1, width)
         normed = norm("attention_norm", tokens)
-        query, key, value = jnp.split(
-            dense(3 * width, use_bias=False, name="qkv")(normed), 3, axis=-1
-        )
+        asked = dense(3 * width, use_bias=False, name="qkv")(normed)
+        query, key, value = jnp.split(asked.reshape(*shape[:-1], -1), 3, axis=-1)
         if phi is not None:
             query, key = query + phi, key + phi
             value = value + phi if self.inject_values else value
@@ -128,7 +133,8 @@ class Block(nn.Module):
         attended = attend(likeness(query, key), value, mask)
         tokens = tokens + dense(
             width, kernel_init=nn.initializers.zeros, name="attention_out"
-        )(attended)
+        )(attended.reshape(-1, width))
         normed = norm("mlp_norm", tokens)
         hidden = nn.gelu(dense(4 * width, name="mlp_in")(normed))
-        return tokens + dense(width, name="mlp_out")(hidden)
+        tokens = tokens + dense(width, name="mlp_out")(hidden)
+        return tokens.reshape(shape)
