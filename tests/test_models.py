@@ -294,7 +294,11 @@ class TestStart:
         model = models.build(SMALL, SKELETONS, start())
         params = jax.jit(model.init)(jax.random.key(0))
         posed = jax.jit(model.begin)(seen)
-        canonical = jax.jit(model.apply)(params, seen)
+        both = jax.jit(
+            lambda params, seen: model.apply(params, seen, method="with_start")
+        )
+        canonical, same = both(params, seen)
+        np.testing.assert_allclose(same, posed, atol=1e-5)
         assert np.max(metrics.ne(canonical, posed, seen.observed)) < 0.1
         bodies = jnp.asarray(start().shapes)[seen.category, 0, 0]
         assert np.max(metrics.pa_mpjpe_best_flip(posed, bodies, seen.observed)) < 0.1
