@@ -15,6 +15,7 @@ from lfm_jax.checkpoint import Checkpoints, read_weights
 from lfm_jax.config import Config, TrainConfig
 from lfm_jax.data.archive import Category, read_category, write_category
 from lfm_jax.errors import LfmError
+from lfm_jax.lifting import FEW
 from lfm_jax.metrics_io import MetricsWriter, read_metrics
 from lfm_jax.serve import Lifter
 from lfm_jax.train import loop
@@ -217,9 +218,12 @@ def test_what_the_loop_wrote_lifts_as_it_was_evaluated(whole):
     workdir, results = whole
     lifter = Lifter.from_workdir(workdir)
     for part, name in zip(results.dataset.evaluation.test, FILES, strict=True):
-        lifted = lifter.lift(part.observation.points2d, category=name)
         expected = results.predict(part.observation).lifted
-        np.testing.assert_allclose(lifted.points3d, expected, atol=1e-4)
+        # so many frames that the same program lifts them: others round differently
+        again = np.tile(part.observation.points2d, (FEW, 1, 1))
+        lifted = lifter.lift(again, category=name)
+        found = lifted.points3d[: len(expected)]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
         assert lifted.depth_sign == "chosen on validation"
 
 
