@@ -7,7 +7,8 @@ The network is `models.lfm2d` without a start, of the config's size, and the los
 mean square of what it is off in the image, without any pose: what would be measured of
 the geometry is how well it is written in either library. Both begin at the same
 weights, which are noise, and have to agree on the loss and on the norm of its
-gradient before anything is timed. A step is that gradient, clipped, and AdamW.
+gradient three steps later, before anything is timed. A step is that gradient, clipped,
+and AdamW.
 
     ours        packed rows, one compiled program
     packed      PyTorch, scaled dot product attention, the same rows

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
-from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments
+from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments, twice
 from lfm_jax.numerics import einsum
 from lfm_jax.types import ArrayLike, Pose
 
@@ -123,15 +123,15 @@ def mean_poses(
 ) -> tuple[Float[ArrayLike, "2 *b"], Float[ArrayLike, "2 *b 3 3"]]:
     """Scale and rotation of a mean shape in the two tilts of its main plane.
 
-    Both are refined as if the shape were rigid. Arguments are those of `fit_low_rank`,
-    but for the shape; so are derivatives.
+    Both are refined as if the shape were rigid, and are constant for derivatives.
+    Arguments are those of `fit_low_rank`, but for the shape.
     """
     shape, noise, points2d = jax.lax.stop_gradient((shape, noise, points2d))
     moment = moments(shape[..., None, :, :], points2d, weights(noise, mask))
     gram = moment.shapes.reshape(*mask.shape[:-1], 3, 3)
     cross = moment.cross[..., 0, :, :]
     tilts = planar_poses(gram, cross)
-    gram, cross, prior = _twice((gram, cross, prior))
+    gram, cross, prior = twice((gram, cross, prior))
     return pose_from_moments(gram, cross, tilts, RIGID_STEPS, prior)
 
 
@@ -168,7 +168,7 @@ def fit_low_rank(
     moment = moments(shapes, points2d, weights(noise, mask))
     if prior is None:
         prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
-    problem = _twice((moment, prior))
+    problem = twice((moment, prior))
     found = explain(*problem, *jax.lax.stop_gradient(begin))
     damping = jnp.full_like(found.scale, DAMPING)
     step = lambda _, carry: improve(*problem, *carry)
@@ -287,11 +287,6 @@ def _product(left, right):
     zero = jnp.zeros((*batch, left.shape[-2], right.shape[-1]), left.dtype)
     columns = range(left.shape[-1])
     return sum((left[..., q, None] * right[..., None, q, :] for q in columns), zero)
-
-
-def _twice(tree):
-    """For two poses; `jax.vmap` would do, but takes twice as long to trace."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, *leaf.shape)), tree)
 
 
 def _where(condition, one, other):

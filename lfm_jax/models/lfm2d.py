@@ -84,7 +84,7 @@ class LFM2D(nn.Module):
     def with_start(
         self, observation: Observation, packing: Packing | None = None
     ) -> tuple[Float[Array, "b n 3"], Float[Array, "b n 3"]]:
-        """The shape, and what `begin` gives, which it was made from on the way."""
+        """The shape, and the start it was made from, as `begin`; flat without one."""
         category, observed = observation.category, observation.observed
         points = keep(jnp.asarray(observation.points2d), observed)
         count = points.shape[-2]  # a batch may be narrower than the widest category
