@@ -110,7 +110,9 @@ def look(params, observation):
     found = [kept["intermediates"][block] for block in blocks]
     attention = []
     for block in found:
-        query, key, _ = jnp.split(block["qkv"]["__call__"][0], 3, axis=-1)
+        # a block works on flat tokens [f * n d]
+        asked = block["qkv"]["__call__"][0].reshape(*seen.observed.shape, -1)
+        query, key, _ = jnp.split(asked, 3, axis=-1)
         query, key = (split_heads(x + phi[None], HEADS) for x in (query, key))
         attention.append(nn.softmax(likeness(query, key), axis=-1))
     tokens = [block["__call__"][0] for block in found]
