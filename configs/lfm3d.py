@@ -25,13 +25,14 @@ METHOD = {
     "objective.supervised": True,
     "objective.alignment": "procrustes",
     "optim.learning_rate": 3e-3,
-    "train.steps": 600,
-    "train.validate_every": 300,
-    "train.checkpoint_every": 300,
+    "train.steps": 6000,  # 18,000 shapes of each category; it learns slowly
+    "train.log_every": 100,
+    "train.validate_every": 1000,
+    "train.checkpoint_every": 1000,
 }
 
 PRESETS = {
-    "archive": {"data.dir": "--config.data.dir", "train.steps": 2000},
+    "archive": {"data.dir": "--config.data.dir", "train.steps": 12000},
     "ablation": {
         "data.only": "car,chair,dog,drosophila,eagle,hand21,human_mpii16,shark",
         "train.per_category": 6,
