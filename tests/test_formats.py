@@ -210,7 +210,8 @@ def put(row, column, cell):
         (table(POINTS / 1000).to_csv(), ["--image-size"]),
         (edit(put(4, 1, "inf")).replace(",0.", ",1."), ["frame 0", "'nose'", "inf"]),
         ("nose_x,nose_y\n1,2\x00", ["line 2"]),
-        (b"nose_x,nose_y\n1,\xff", ["damaged"]),
+        (b"nose_x,nose_y\n1,\xff", ["UTF-8", "byte 16"]),
+        (table().to_csv().encode("utf-16"), ["UTF-8"]),
     ],
 )
 def test_broken_tables(tmp_path, text, phrases):

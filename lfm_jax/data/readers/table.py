@@ -45,6 +45,11 @@ def _rows(path: pathlib.Path) -> _Rows:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             rows = [(reader.line_num, row) for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise LfmError(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}): save "
+            "it as CSV in UTF-8."
+        ) from error
     except (ValueError, csv.Error, OSError) as error:
         raise LfmError(
             f"{path} is damaged or no CSV file ({error}): export it again."
