@@ -139,6 +139,13 @@ class TestIdentity:
         assert float(jnp.std(closed[0], axis=1).min()) > 1e-2
         assert float(jnp.abs(open_[0] - open_[1]).max()) > 1e-2
 
+    def test_a_bare_network_begins_at_a_shape_and_not_at_a_point(self):
+        # which is rounding, and a pose of it a number without end
+        gated = dataclasses.replace(SMALL, gate=True, inject_values=True)
+        model = models.build(gated, SKELETONS)
+        shape = model.apply(model.init(jax.random.key(0)), observation(hide=0.0))
+        assert jnp.all(jnp.sqrt(jnp.mean(jnp.square(shape), axis=(1, 2))) > 0.01)
+
     def test_from_a_start_there_is_no_gate(self):
         gated = dataclasses.replace(SMALL, gate=True)
         assert "gate" not in build(gated, start())[1]

@@ -107,10 +107,15 @@ class Block(nn.Module):
     """Pre-norm attention and MLP; Q = z Wq + Phi, K = z Wk + Phi.
 
     It computes in the dtype of its tokens, but for softmax and norms in float32.
+
+    Attributes:
+        heads, inject_values: see config.ModelConfig.
+        silent: attention writes nothing at first.
     """
 
     heads: int
     inject_values: bool
+    silent: bool
 
     @nn.compact
     def __call__(
@@ -131,9 +136,11 @@ class Block(nn.Module):
             value = value + phi if self.inject_values else value
         query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
         attended = attend(likeness(query, key), value, mask)
-        tokens = tokens + dense(
-            width, kernel_init=nn.initializers.zeros, name="attention_out"
-        )(attended.reshape(-1, width))
+        zero, some = nn.initializers.zeros, nn.initializers.lecun_normal()
+        first = zero if self.silent else some
+        tokens = tokens + dense(width, kernel_init=first, name="attention_out")(
+            attended.reshape(-1, width)
+        )
         normed = norm("mlp_norm", tokens)
         hidden = nn.gelu(dense(4 * width, name="mlp_in")(normed))
         tokens = tokens + dense(width, name="mlp_out")(hidden)
