@@ -59,7 +59,7 @@ def identity_table(skeletons, observation) -> None:
     print("|---|---|---|---|")
     other, orders = shuffled(observation, jax.random.key(0))
     for injection in ENCODINGS:
-        config = ModelConfig(injection=injection, bases="")
+        config = ModelConfig(injection=injection, bases="", gate=False)
         model = models.build(config, skeletons)
         params = model.init(jax.random.key(1))
 

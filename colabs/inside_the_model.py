@@ -185,7 +185,6 @@ figure.update_layout(yaxis_range=[0, 1], template="plotly_white")
 display(HTML(figure.to_html(include_plotlyjs="cdn", full_html=False)))
 
 # %% [markdown]
-# In the fresh network attention writes nothing yet (its output begins at zero), so a
-# token's identity can only be guessed from where its point lies. What training changed
-# is in the rows above. A probe says that identity can be read from the tokens, not that
-# the network uses it.
+# Attention of random weights already hands on the code of every keypoint, so identity
+# can be read from the tokens of the fresh network nearly as well as from those of the
+# trained one. A probe says that it can be read, not that the network uses it.
