@@ -110,12 +110,12 @@ class Block(nn.Module):
 
     Attributes:
         heads, inject_values: see config.ModelConfig.
-        silent: attention writes nothing at first.
+        first: initial weights of what attention writes.
     """
 
     heads: int
     inject_values: bool
-    silent: bool
+    first: nn.initializers.Initializer
 
     @nn.compact
     def __call__(
@@ -136,9 +136,7 @@ class Block(nn.Module):
             value = value + phi if self.inject_values else value
         query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
         attended = attend(likeness(query, key), value, mask)
-        zero, some = nn.initializers.zeros, nn.initializers.lecun_normal()
-        first = zero if self.silent else some
-        tokens = tokens + dense(width, kernel_init=first, name="attention_out")(
+        tokens = tokens + dense(width, kernel_init=self.first, name="attention_out")(
             attended.reshape(-1, width)
         )
         normed = norm("mlp_norm", tokens)

@@ -17,8 +17,9 @@ published network, which must find everything itself. What it then reads of the 
 f and TPE(x), is multiplied by one number that is learned and begins at zero (ReZero,
 Bachlechner et al. 2020). So it knows identity before it knows an image, learns a rigid
 shape for every category first, and is led away from the flat lift, which is a copy of
-the image; without that number (`gate=False`, as published) it goes there at once. Then
-attention writes from the first step on, or all points of a category would be one.
+the image; without that number (`gate=False`, as published) it goes there at once. Its
+attention writes from the first step on: else, behind the gate, all points of a category
+would be one.
 
 Input is normalised: centred, RMS radius 1 over observed points.
 """
@@ -105,18 +106,14 @@ class LFM2D(nn.Module):
         if self.injection == "input":
             tokens = tokens + phi
         mask = attention_mask(observed, packing)
+        first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
         make = nn.remat(Block) if self.remat else Block
         for layer in range(self.layers):
             use = injected(self.injection, layer, self.layers)
-            block = make(
-                self.heads,
-                self.inject_values,
-                silent=self.start is not None,
-                name=f"block_{layer:02d}",
-            )
+            name = f"block_{layer:02d}"
+            block = make(self.heads, self.inject_values, first, name=name)
             tokens = block(tokens, mask, phi if use else None)
         tokens = norm("norm", tokens)
-        first = nn.initializers.zeros if self.start else nn.initializers.lecun_normal()
         deviation = nn.Dense(3, kernel_init=first, name="head")(tokens)
         deviation = from_rows(deviation, packing, points.shape[:2])
         shape = shape + self._reach()[category, :count, None] * deviation
