@@ -214,17 +214,21 @@ def test_training_changes_what_is_evaluated(config, whole):
         assert entry["ne_lifted"] != entry["ne_start_lifted"]
 
 
+def assert_lifts_as_evaluated(lifter, results, seen, name):
+    expected = results.predict(seen).lifted
+    # so many frames that the same program lifts them: others round differently
+    again = np.tile(seen.points2d, (FEW, 1, 1))
+    lifted = lifter.lift(again, category=name)
+    found = lifted.points3d[: len(expected)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert lifted.depth_sign == "chosen on validation"
+
+
 def test_what_the_loop_wrote_lifts_as_it_was_evaluated(whole):
     workdir, results = whole
     lifter = Lifter.from_workdir(workdir)
     for part, name in zip(results.dataset.evaluation.test, FILES, strict=True):
-        expected = results.predict(part.observation).lifted
-        # so many frames that the same program lifts them: others round differently
-        again = np.tile(part.observation.points2d, (FEW, 1, 1))
-        lifted = lifter.lift(again, category=name)
-        found = lifted.points3d[: len(expected)]
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-        assert lifted.depth_sign == "chosen on validation"
+        assert_lifts_as_evaluated(lifter, results, part.observation, name)
 
 
 def test_images_alone_are_enough(config, archive, tmp_path):
@@ -264,12 +268,9 @@ def test_published_networks_train_without_a_start(config, name, objective, tmp_p
     results = loop.train_and_evaluate(config, str(tmp_path))
     assert "ne_lifted" in results.numbers["mean"]
     assert "ne_start" not in results.numbers["mean"]
-    part, name = results.dataset.evaluation.test[0], FILES[0]
-    lifted = Lifter.from_workdir(tmp_path).lift(
-        part.observation.points2d, category=name
-    )
-    expected = results.predict(part.observation).lifted
-    np.testing.assert_allclose(lifted.points3d, expected, atol=1e-4)
+    seen = results.dataset.evaluation.test[0].observation
+    lifter = Lifter.from_workdir(tmp_path)
+    assert_lifts_as_evaluated(lifter, results, seen, FILES[0])
 
 
 def test_without_patience_left_training_ends_and_does_not_go_on(config, tmp_path):
