@@ -21,6 +21,7 @@ from lfm_jax.checkpoint import read_weights
 from lfm_jax.config import ModelConfig
 from lfm_jax.data import views
 from lfm_jax.data.dataset import open_dataset
+from lfm_jax.errors import LfmError
 from lfm_jax.lifting import make_predict
 from lfm_jax.train.evaluate import choose_depth_sign, evaluate
 from lfm_jax.train.start import factorized
@@ -83,4 +84,7 @@ def main(folder: str, names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except LfmError as error:
+        sys.exit(str(error))
