@@ -67,7 +67,8 @@ def write_release(run: pathlib.Path, out: pathlib.Path, small: bool = False) -> 
         small: leave out what only other programs read.
 
     Raises:
-        LfmError: the run has not ended, or the folder is there or cannot be written.
+        LfmError: the run has not ended, the folder is there or cannot be written, or
+            the packages are missing that write for other programs.
     """
     if not (run / "eval.json").exists():
         raise LfmError(f"{run} holds no run that has come to its end; train first.")
@@ -102,8 +103,14 @@ def _fill(run: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _fill_for_others(run: pathlib.Path, out: pathlib.Path) -> None:
-    from safetensors.numpy import save_file
-
+    try:
+        import flatbuffers  # noqa: F401  # what jax.export writes with
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise LfmError(
+            "Weights and programs for others need pip install 'lfm_jax[export]'; "
+            "--small leaves them out."
+        ) from error
     weights = read_weights(run / "checkpoints")
     leaves = jax.tree_util.tree_leaves_with_path(weights.params)
     named = {

@@ -108,6 +108,17 @@ def test_mistakes_are_one_sentence(folders, made, capsys):  # noqa: F811
         lfm_jax.load("lfm2d-smal")
 
 
+@pytest.mark.parametrize("missing", ("safetensors.numpy", "flatbuffers"))
+def test_missing_packages_are_named_and_nothing_is_left(
+    run, tmp_path, monkeypatch, missing
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(LfmError, match=r"lfm_jax\[export\].*--small"):
+        release.write_release(run, tmp_path / "made")
+    assert not list(tmp_path.iterdir())
+    release.write_release(run, tmp_path / "made", small=True)
+
+
 def test_what_comes_with_the_package_lifts():
     """A dog that it has not seen: better than flat, and small enough to be shipped."""
     lifter = lfm_jax.load()
