@@ -256,9 +256,9 @@ def _train(options: argparse.Namespace) -> None:
 
     individuals = [one for file in options.files for one in _read(file, options)]
     category = collect(individuals, options.name, parse_edges(options.edge))
-    spread = measure_views(category)
+    spread, count = measure_views(category), len(individuals)
     print(
-        f"{len(category.sequence)} frames in {len(individuals)} clips, "
+        f"{len(category.sequence)} frames in {count} clip{'s' * (count > 1)}, "
         f"{len(category.keypoints)} keypoints; views differ by {spread:.0f} degrees",
         flush=True,
     )

@@ -39,7 +39,8 @@ FROM_2D = """
 <p>The model was trained on 2D keypoints alone. Each training frame was seen from one
 camera only; no 3D entered the training or decided when to stop. From the 2D points of a
 single frame it says where every keypoint lies in 3D. 2D cannot tell a shape from its
-mirror image in depth, so one sign per category was chosen on validation frames.</p>
+mirror image in depth: one sign per category was chosen on validation frames where their
+3D is known, and is undetermined elsewhere.</p>
 """
 FROM_3D = """
 <p>The model was trained on <b>3D labels</b>: what 2D alone is measured against.</p>
@@ -278,9 +279,10 @@ def _curves(lines: Sequence[dict]) -> dict:
 
 
 def _subtitle(eval_json: dict) -> str:
+    count = eval_json["trained_categories"]
     return (
-        f"step {eval_json['step']} · seed {eval_json['seed']} · "
-        f"{eval_json['trained_categories']} categories · {eval_json['split']} frames"
+        f"step {eval_json['step']} · seed {eval_json['seed']} · {count} "
+        f"{'category' if count == 1 else 'categories'} · {eval_json['split']} frames"
     )
 
 
