@@ -15,13 +15,15 @@ from lfm_jax.skeleton_io import read_skeletons
 from lfm_jax.types import Skeleton, TrainState
 
 Init = Callable[[], TrainState]
+LATER = "time_"  # parts of 3D-LFM-Time; the others are those of 3D-LFM
 
 
 def begin_at(name: str, skeletons: Sequence[Skeleton]) -> Callable[[Init], Init]:
     """A first state with the averaged weights of another run.
 
     A category that the other run does not know gets the mean of what belongs to single
-    categories. The optimiser begins anew, and signs of depth are not taken over.
+    categories. A network that looks back in time may begin at one that does not. The
+    optimiser begins anew, and signs of depth are not taken over.
 
     Args:
         name: see `TrainConfig.weights`; empty for a first state as it is.
@@ -46,11 +48,15 @@ def begin_at(name: str, skeletons: Sequence[Skeleton]) -> Callable[[Init], Init]
 
     def begin(init: Init) -> TrainState:
         state = init()
-        _check_sizes(name, params, state.params)
+        new = {key for key in state.params if key.startswith(LATER)} - set(params)
+        only = lambda own: {key: own[key] for key in own if key not in new}
+        _check_sizes(name, params, only(state.params))
         put = lambda value, leaf: jax.device_put(np.array(value), leaf.sharding)
-        # twice: a step takes the memory of both
-        begun = lambda: jax.tree.map(put, params, state.params)
-        return dataclasses.replace(state, params=begun(), averaged=begun())
+        begun = lambda own: own | jax.tree.map(put, params, only(own))
+        # each by itself: a step takes the memory of both
+        return dataclasses.replace(
+            state, params=begun(state.params), averaged=begun(state.averaged)
+        )
 
     return lambda init: functools.partial(begin, init)
 
