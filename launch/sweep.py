@@ -222,7 +222,10 @@ def write_table(path: pathlib.Path, runs: list[Run]) -> None:
                 | {"category": category}
                 | plain
             )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    # all settings before the category, also those that only later runs have
+    settings = (key for run in runs for key in run.settings)
+    found = (column for row in rows for column in row)
+    columns = list(dict.fromkeys(("run", *settings, "category", *found)))
     with replacing(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

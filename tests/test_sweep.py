@@ -5,6 +5,7 @@ The runs are that of test_kill.py but for what compiles nothing anew.
 
 import csv
 import importlib.util
+import json
 import pathlib
 import signal
 import subprocess
@@ -82,11 +83,32 @@ def test_a_dry_run_prints_commands_that_the_trainer_takes(file, tmp_path):
         )
 
 
-def test_runs_of_one_start_wait_until_it_is_there(tmp_path, monkeypatch):
+@pytest.fixture
+def sweep(monkeypatch):
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch/sweep.py")
-    sweep = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "sweep", sweep)  # dataclasses look there
-    spec.loader.exec_module(sweep)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sweep", module)  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_setting_stands_before_the_category(sweep, tmp_path):
+    """By that a reader of the table tells settings from what a run came to."""
+    runs = []
+    for name, settings in (("a", {"seed": 0}), ("b", {"seed": 0, "train.steps": 9})):
+        runs.append(sweep.Run(settings, [], tmp_path / name, tmp_path / "start"))
+        (tmp_path / name).mkdir()
+        numbers = {"mean": {"ne_flat": 1.0}, "categories": {}}
+        (tmp_path / name / "eval.json").write_text(json.dumps(numbers))
+    sweep.write_table(tmp_path / "table.csv", runs)
+    with (tmp_path / "table.csv").open() as table:
+        columns, *rows = csv.reader(table)
+    assert columns == ["run", "seed", "train.steps", "category", "ne_flat"]
+    assert rows == [["a", "0", "", "mean", "1.0"], ["b", "0", "9", "mean", "1.0"]]
+
+
+def test_runs_of_one_start_wait_until_it_is_there(sweep, tmp_path):
     runs = [
         sweep.Run({}, [], tmp_path / str(i), tmp_path / f"{i % 2}.npz")
         for i in range(4)
