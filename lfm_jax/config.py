@@ -34,9 +34,10 @@ class DataConfig:
         zoo: with a folder, the whole zoo besides.
         only: comma-separated category names to keep, of the folder if there is one;
             empty means all.
-        share: of the training frames of each category, evenly spaced.
-        held_out: at most so many validation and test frames of each category, evenly
-            spaced: sweeps over many runs are judged sooner; 0 for all.
+        share: of the training frames of each category, evenly spaced; of films in
+            stretches of up to 48, which stay as they are.
+        held_out: at most so many validation and test frames of each category, spaced
+            likewise: sweeps over many runs are judged sooner; 0 for all.
         camera: family of the cameras that make 2D from 3D: orthographic, static,
             orbit, upright, perspective or real.
         views: real cameras of every frame; with more than one, the first so many are

@@ -337,6 +337,25 @@ def test_a_share_of_the_training_frames_is_evenly_spaced_and_leaves_the_rest(tmp
             assert few[name][part] == record[part]
 
 
+@pytest.mark.parametrize("fewer", ({}, {"share": 0.6}, {"held_out": 100}))
+def test_films_that_are_thinned_out_keep_their_pace(tmp_path, fewer):
+    """Neighbours in a clip are neighbours in the archive, or else it is two clips."""
+    folder = save(tmp_path / "archive", category(frames=900))
+    config = DataConfig(dir=folder, camera="orbit", **fewer)
+    opened = dataset.open_dataset(config, str(tmp_path / "run"))
+    record, parts = opened.split["categories"]["cat"], opened.evaluation
+    clips = [opened.training.sequences[0]]
+    clips += [part[0].observation.clip for part in (parts.validation, parts.test)]
+    whole = {"train": 450, "validation": 150, "test": 300}
+    for (part, frames), clip in zip(whole.items(), clips, strict=True):
+        most = config.share * frames if part == "train" else config.held_out or frames
+        rows = np.array(record[part])
+        same = np.diff(clip) == 0
+        assert len(rows) == len(clip) == most and np.mean(same) > 0.95
+        np.testing.assert_array_equal(np.diff(rows)[same], 1)
+        assert (np.diff(rows) >= 1).all() and np.ptp(rows) > 0.7 * frames
+
+
 def test_a_tiny_share_leaves_a_frame_of_each_category(tmp_path):
     training = open_usual(tmp_path, share=1e-6).training
     assert [len(seen.category) for seen in training.observations] == [1, 1]

@@ -26,6 +26,7 @@ from lfm_jax.data.archive import Category
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Labelled, Observation, Skeleton
 
+FILM = 48  # frames that stay together where films are thinned out: a sequence
 RUN_FRAMES = 512  # frames of an example in the prepared training set
 
 
@@ -98,11 +99,18 @@ class _Seen:
         """The clip, in the archive, of each row of `part`."""
         return np.repeat(self.category.sequence[getattr(self.rows, name)], self.views)
 
+    def clip(self, name: str) -> np.ndarray:
+        """The clip of each row of `part`, from 0; with a frame missing it is two."""
+        rows = getattr(self.rows, name)
+        clip = self.category.sequence[rows]
+        gone = np.diff(rows, prepend=rows[:1]) > 1
+        new = gone | (np.diff(clip, prepend=clip[:1]) != 0)
+        return np.repeat(np.cumsum(new, dtype=np.int32), self.views)
+
     def clips(self, name: str) -> Labelled | Observation:
-        """`part`, with the clip that each row is of, from 0."""
-        record, sequence = self.part(name), self.sequence(name)
-        clip = np.cumsum(np.diff(sequence, prepend=sequence[:1]) != 0, dtype=np.int32)
-        seen = dataclasses.replace(record.observation, clip=clip)
+        """`part`, with the clip that each row is of."""
+        record = self.part(name)
+        seen = dataclasses.replace(record.observation, clip=self.clip(name))
         if isinstance(record, Labelled):
             return dataclasses.replace(record, observation=seen)
         return seen
@@ -133,10 +141,13 @@ def open_dataset(config: DataConfig, workdir: str) -> Dataset:
     if not seen:
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         raise LfmError(f"no category is left to train on ({reasons}): add data.")
+    film = config.camera in views.BY_CLIP
     training = TrainingData(
         skeletons=tuple(one.category.skeleton for one in seen),
         observations=tuple(one.part("train").observation for one in seen),
-        sequences=tuple(one.sequence("train") for one in seen),
+        sequences=tuple(
+            one.clip("train") if film else one.sequence("train") for one in seen
+        ),
         views=config.views,
     )
     return Dataset(
@@ -202,10 +213,11 @@ def _see(category, category_id, config) -> _Seen | str:
         rows = split.split_rows(category.name, category.sequence, category.specimen)
     parts = {part: getattr(rows, part) for part in ("train", "validation", "test")}
     kept = {part: chosen[usable[chosen]] for part, chosen in parts.items()}
-    kept["train"] = _spaced(kept["train"], math.ceil(config.share * len(kept["train"])))
+    most = {"train": math.ceil(config.share * len(kept["train"]))}
     if config.held_out:
-        for part in ("validation", "test"):
-            kept[part] = _spaced(kept[part], config.held_out)
+        most |= {"validation": config.held_out, "test": config.held_out}
+    together = FILM if config.camera in views.BY_CLIP else 1
+    kept |= {part: _spaced(kept[part], most[part], together) for part in most}
     for part, chosen in kept.items():
         if not len(chosen):
             return f"all {part} frames have {few}"
@@ -214,10 +226,13 @@ def _see(category, category_id, config) -> _Seen | str:
     return _Seen(category, view, chosen, dropped, config.views)
 
 
-def _spaced(rows, most):
-    """At most so many of the rows, evenly spaced."""
+def _spaced(rows, most, together):
+    """At most so many of the rows, evenly spaced in stretches of at most `together`."""
     few = min(most, len(rows))
-    return rows[np.arange(few) * len(rows) // max(few, 1)]
+    stretches = max(-(-few // together), 1)
+    first = np.arange(stretches) * len(rows) // stretches
+    places = np.unique(first[:, None] + np.arange(-(-few // stretches)))
+    return rows[places[places < len(rows)][:most]]
 
 
 def _each_view(rows, count):
