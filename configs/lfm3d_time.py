@@ -15,6 +15,13 @@ from that:
     debug       seconds; for tests
 
 They combine, and single values may follow: configs/lfm3d_time.py:archive,frames.
+
+A film has many frames and few shapes, and 3D-LFM needs many. So that is trained first,
+and this network begins at its weights; those of lfm3d.py do too:
+
+    python -m lfm_jax.main --config=configs/lfm3d_time.py:frames --workdir=runs/frames
+    python -m lfm_jax.main --config=configs/lfm3d_time.py --workdir=runs/lfm3d_time \
+        --config.train.weights=runs/frames
 """
 
 import ml_collections
@@ -44,8 +51,7 @@ PRESETS = {
             "mocaptoolbox__human_dance_walk,motionimitation__dog,nsp__cheetah,"
             "seqik__fly_front_legs,sim__bird,stacmjx__mouse"
         ),
-        "train.steps": 1000,
-        "train.per_category": 32,
+        "train.steps": 3000,
     },
     "frames": {
         "model.name": "lfm3d",
