@@ -176,8 +176,8 @@ class TrainConfig:
         microbatches: equal parts of a step that are computed one after the other, for
             less memory; divides per_category / clip.
         weights: a work directory or release, or the name of one that comes with the
-            package, whose weights training begins at; of a network of the same size.
-            Empty for random ones.
+            package, whose weights training begins at; of a network of the same size, or
+            lfm3d's for lfm3d_time. Empty for random ones.
         patience: end before `steps` when the validation loss of so many validations
             in a row was no lower than before them; 0 never.
         log_every, validate_every, checkpoint_every: in steps.

@@ -1,6 +1,6 @@
 """Films: what time, its window, clips and their alignment give; occlusion.
 
-All begin at 3D-LFM as trained on the same films, and all go on for equally long:
+All begin at 3D-LFM as trained on films of `orbit`, and all go on for equally long:
 
     python -m lfm_jax.main --config=configs/lfm3d_time.py:archive,ablation,frames \
         --config.data.dir=DIR --workdir=runs/frames

@@ -127,7 +127,7 @@ class Block(nn.Module):
     ) -> Float[ArrayLike, "r l d"]:
         shape, width = tokens.shape, tokens.shape[-1]
         share = width // 2 if self.attention == "hybrid" else width
-        # products of flat matrices, whose gradients take two thirds of the time
+        # products of flat matrices, whose gradients are faster
         tokens = tokens.reshape(-1, width)
         mixed = []
         if self.attention != "global":
