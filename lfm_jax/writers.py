@@ -69,6 +69,11 @@ def read_lifted(path: str | os.PathLike) -> Lifted:
         LfmError: there is no such file, it is damaged, or something else is in it.
     """
     path = pathlib.Path(path)
+    if path.suffix.lower() != ".npz":
+        raise LfmError(
+            f"{path} does not end in .npz, so it is not what is looked at: make that "
+            "with lfm lift --out=FILE.npz."
+        )
     fields = {field.name: field.type for field in dataclasses.fields(Lifted)}
     arrays, _ = read_arrays(path, fields)
     # files of before lifted keypoints could be smoothed say nothing of it

@@ -121,7 +121,10 @@ def test_a_file_that_lift_did_not_write_is_one_sentence(view, tmp_path):
         path.write_bytes(content)
         assert "damaged or no npz" in view(path)[2]
     np.save(tmp_path / "in.npy", good["points3d"])
-    assert "damaged or no npz" in view(tmp_path / "in.npy")[2]
+    for other in ("in.npy", "table.csv"):
+        assert "does not end in .npz" in view(tmp_path / other)[2]
+    path.write_text("nose_x,nose_y\n1,2\n")
+    assert "no npz file" in view(path)[2]
     assert "cannot be read" in view(tmp_path / "no.npz")[2]
     assert not list(tmp_path.glob("*.html"))
 

@@ -45,8 +45,10 @@ def read_arrays(
     # Damaged bytes reach zipfile, zlib, struct and the header's parser, and each has
     # exceptions of its own.
     except Exception as error:
-        pickled = "pickle" in str(error)
-        reason = "holds pickled objects" if pickled else "is damaged or no npz file"
+        reason = "is damaged or no npz file"
+        if "pickle" in str(error):  # numpy says so of all that it does not know
+            whole = zipfile.is_zipfile(path)
+            reason = "holds pickled objects" if whole else "is pickled or no npz file"
         raise LfmError(
             f"{path} {reason}: write it again with numpy.savez and plain arrays."
         ) from error
