@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from lfm_jax.numerics import keep
 from lfm_jax.types import ArrayLike, Observation
 
+LONGEST = 48  # frames of a sequence: a part of a clip that is judged as one
+
 
 def runs(observation: Observation) -> Int[Array, "b"]:
     """The run of each frame; frames of no clip are runs of their own."""

@@ -10,13 +10,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from lfm_jax import clips, metrics, tasks
+from lfm_jax.clips import LONGEST
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.data import views
 from lfm_jax.data.archive import Category
 from lfm_jax.data.dataset import TrainingData
 from lfm_jax.data.mixture import frame_of, training_batches
 from lfm_jax.errors import LfmError
-from lfm_jax.train.sequences import LONGEST, _errors, sequence_errors, sequences
+from lfm_jax.train.sequences import _errors, sequence_errors, sequences
 from lfm_jax.train.step import hide
 from lfm_jax.types import Labelled, Observation, Skeleton
 

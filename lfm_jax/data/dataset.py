@@ -20,13 +20,13 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from lfm_jax import clips
 from lfm_jax.config import DataConfig
 from lfm_jax.data import archive, split, views
 from lfm_jax.data.archive import Category
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Labelled, Observation, Skeleton
 
-FILM = 48  # frames that stay together where films are thinned out: a sequence
 RUN_FRAMES = 512  # frames of an example in the prepared training set
 
 
@@ -216,7 +216,7 @@ def _see(category, category_id, config) -> _Seen | str:
     most = {"train": math.ceil(config.share * len(kept["train"]))}
     if config.held_out:
         most |= {"validation": config.held_out, "test": config.held_out}
-    together = FILM if config.camera in views.BY_CLIP else 1
+    together = clips.LONGEST if config.camera in views.BY_CLIP else 1
     kept |= {part: _spaced(kept[part], most[part], together) for part in most}
     for part, chosen in kept.items():
         if not len(chosen):

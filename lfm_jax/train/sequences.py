@@ -1,7 +1,7 @@
 """Errors of films: positions and motion after one alignment for many frames.
 
-Clips are cut into *sequences* of at most `LONGEST` frames, as equal as they can be. A
-lifted sequence is brought onto the truth, which is in the camera frame, by one
+Clips are cut into *sequences* of at most `clips.LONGEST` frames, as equal as they can
+be. A lifted sequence is brought onto the truth, which is in the camera frame, by one
 similarity: a rotation in SO(3), a scale and a translation for all of its frames (SA,
 sequence-aligned). Then, of each frame,
 
@@ -32,7 +32,6 @@ from jaxtyping import Float, Int
 from lfm_jax import clips, metrics, numerics
 from lfm_jax.types import Labelled, Observation
 
-LONGEST = 48
 JUDGED = ("lifted", "best_flip_lifted", "flat", "mean_shape_lifted", "rigid_lifted")
 MEANS = tuple(f"ne_{kind}_{x}" for kind in ("sequence", "velocity") for x in JUDGED)
 
@@ -84,7 +83,7 @@ def sequences(
     length = np.diff(starts, append=len(new))
     inside = np.arange(len(new)) - np.repeat(starts, length)
     length = np.repeat(length, length)
-    piece = inside * -(-length // LONGEST) // length
+    piece = inside * -(-length // clips.LONGEST) // length
     new |= np.diff(piece, prepend=0) != 0
     return (np.cumsum(new) - 1).astype(np.int32)
 
