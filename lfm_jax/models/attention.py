@@ -11,7 +11,7 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 from lfm_jax.types import ArrayLike, Packing
 
@@ -28,8 +28,8 @@ def injected(injection: str, layer: int, layers: int) -> bool:
 
 
 def to_rows(
-    values: Float[ArrayLike, "b n d"], packing: Packing | None
-) -> Float[ArrayLike, "r l d"]:
+    values: Num[ArrayLike, "b n d"], packing: Packing | None
+) -> Num[ArrayLike, "r l d"]:
     """Lays the keypoints of a padded batch out in rows; unpacked, as they are."""
     if packing is None:
         return values
@@ -78,10 +78,8 @@ def likeness(
     query: Float[ArrayLike, "r h l e"], key: Float[ArrayLike, "r h m e"]
 ) -> Float[ArrayLike, "r h l m"]:
     """Scaled dot products in float32: the logits of a transformer."""
-    logits = jnp.einsum(
-        "rhld,rhmd->rhlm", query, key, preferred_element_type=jnp.float32
-    )
-    return logits * jax.lax.rsqrt(jnp.asarray(query.shape[-1], logits.dtype))
+    query = query * jax.lax.rsqrt(jnp.asarray(query.shape[-1], query.dtype))
+    return jnp.einsum("rhld,rhmd->rhlm", query, key, preferred_element_type=jnp.float32)
 
 
 def attend(
@@ -89,12 +87,20 @@ def attend(
     values: Float[ArrayLike, "r h m e"],
     mask: Bool[ArrayLike, "r 1 l m"],
 ) -> Float[ArrayLike, "r l d"]:
-    """Softmax attention; a token that may look at nothing receives zero."""
-    weights = nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)
-    weights = jnp.where(mask, weights, 0.0).astype(values.dtype)
+    """Softmax attention; a token that may look at nothing receives zero.
+
+    What is written is divided by the weights' sum, not the weights: a pass less over
+    the largest array there is, and one less for its gradient.
+    """
+    logits = jnp.where(mask, logits, -1e9)
+    most = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.where(mask, jnp.exp(logits - most), 0.0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
     # zero times NaN is NaN: what is not finite stays in its own instance
     values = jnp.where(jnp.isfinite(values), values, 0.0)
-    attended = jnp.swapaxes(jnp.einsum("rhlm,rhmd->rhld", weights, values), -2, -3)
+    attended = jnp.einsum("rhlm,rhmd->rhld", weights.astype(values.dtype), values)
+    attended = attended / jnp.where(total > 0.0, total, 1.0).astype(values.dtype)
+    attended = jnp.swapaxes(attended, -2, -3)
     return attended.reshape(*attended.shape[:-2], -1)
 
 

@@ -92,17 +92,20 @@ class LFM2D(nn.Module):
         count = points.shape[-2]  # a batch may be narrower than the widest category
         present = jnp.asarray(self.present)[category, :count]
         shape, features, began = self._begin(points, observed, category)
-        features = keep(features, present)
+        seen = (observed & present)[..., None].astype(features.dtype)
+        features = jnp.concatenate([keep(features, present), seen], axis=-1)
         tokens = nn.Dense(self.width, dtype=self.dtype, name="embed")(
-            to_rows(self._token_features(features, observed, present), packing)
+            self._token_features(to_rows(features, packing))
         )
         embed = nn.Embed(
             len(self.present), self.width, dtype=self.dtype, name="category"
         )
-        code = embed(category)
-        code = jnp.broadcast_to(code[:, None], (*points.shape[:2], self.width))
-        tokens = tokens + to_rows(code, packing)
-        phi = to_rows(self._phi()[category, :count], packing).astype(self.dtype)
+        # by slots of the rows: the padded batch is several times as large
+        most = self.present.shape[1]
+        keypoint = most * category[:, None] + jnp.arange(count)[None]
+        keypoint = to_rows(keypoint[..., None], packing)[..., 0]
+        tokens = tokens + embed(keypoint // most)
+        phi = self._phi().reshape(-1, self.width)[keypoint].astype(self.dtype)
         if self.injection == "input":
             tokens = tokens + phi
         mask = attention_mask(observed, packing)
@@ -161,8 +164,8 @@ class LFM2D(nn.Module):
         features = [shape + residual, 10.0 * residual, 10.0 * unsure / scale, view]
         return shape, jnp.concatenate(features, axis=-1), mean
 
-    def _token_features(self, features, observed, present):
-        seen = (observed & present)[..., None].astype(features.dtype)
+    def _token_features(self, features):
+        features, seen = features[..., :-1], features[..., -1:]
         encoded = token_encoding(features[..., :3], self.width // 2)
         read = jnp.concatenate([features, encoded, seen, 1.0 - seen], axis=-1)
         if self.start is None and self.gate:
