@@ -215,6 +215,11 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
         predicted = apply(params, normal, packing) * (size / unit)[:, None, None]
         mask, true = labelled.evaluated, labelled.points3d / unit[:, None, None]
         predicted, true = centre(predicted, mask), centre(true, mask)
+        if by_clip:
+            # The scale is best for the positions and not for the velocities, by which
+            # a shape without a size of its own would shrink in every step.
+            own = clips.mean(rms_radius(predicted, mask), mask.any(-1), run)
+            predicted = predicted * safe_divide(jnp.ones_like(own), own)[:, None, None]
         if config.alignment != "none":
             mirror = config.alignment != "rotation"
             alignment = align_similarity(

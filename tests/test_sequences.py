@@ -291,6 +291,15 @@ class TestLoss:
             extra, 2 * one["loss_velocity"], rtol=1e-3, atol=1e-6
         )
 
+    def test_the_size_of_a_prediction_costs_nothing_and_has_no_gradient(self):
+        """The alignment is a constant: velocities would shrink shapes for ever."""
+        config = ObjectiveConfig(supervised=True, alignment="clip", hide=0.0)
+        known, shape = labelled(), jnp.asarray(noisy())
+        cost = lambda size: jnp.sum(terms(config, size * shape, known)["loss"])
+        one, slope = jax.value_and_grad(cost)(1.0)
+        assert float(cost(5.0)) == pytest.approx(float(one), rel=1e-4)
+        assert abs(float(slope)) < 1e-4 * float(one)
+
     def test_a_frame_that_is_left_out_changes_no_other(self):
         known, kept = labelled(), np.arange(F) != F - 1
         config = ObjectiveConfig(supervised=True, alignment="clip", hide=0.0)
