@@ -187,6 +187,26 @@ def test_the_encoding_enters_where_it_is_said_to(injection, blocks):
     assert [i for i in range(6) if attention.injected(injection, i, 6)] == blocks
 
 
+def test_attention_is_a_mean_weighted_by_softmax_over_what_may_be_looked_at():
+    random = np.random.default_rng(0)
+    query, key, value = random.normal(size=(3, 2, 2, 5, 4)).astype(np.float32)
+    query *= 20.0  # what may not be looked at is often the likest by far
+    mask = random.random((2, 1, 5, 5)) > 0.4
+    mask[0, 0, 3] = False
+    found = attention.attend(
+        attention.likeness(jnp.asarray(query), jnp.asarray(key)),
+        jnp.asarray(value),
+        jnp.asarray(mask),
+    )
+    for row, head, token in np.ndindex(2, 2, 5):
+        seen = mask[row, 0, token]
+        products = key[row, head, seen] @ query[row, head, token] / 2.0
+        weights = np.exp(products.astype(float))
+        weights = weights / max(weights.sum(), 1e-99)  # of none, none
+        part = np.asarray(found)[row, token, 4 * head : 4 * head + 4]
+        np.testing.assert_allclose(part, weights @ value[row, head, seen], atol=1e-4)
+
+
 class TestMasks:
     @pytest.mark.parametrize("network", ["bare", "factorized"], indirect=True)
     def test_a_hidden_point_is_looked_at_by_none(self, network):
