@@ -2,7 +2,7 @@
 
 With a start, training together adds nothing to the depth (docs/results.md), so the
 archive's own table says what all frames give. Frames a second of the files as they are
-in the archive, from the descriptions of their sources.
+in the archive, as their sources have them; of the fly and the mouse assumed.
 """
 
 CONFIG = "configs/lfm2d.py:archive"
