@@ -15,6 +15,10 @@ L_view is not: a flat lift seen from elsewhere no longer lifts to itself.
 
 Peers learn by losses of their own, for which their networks give more than a shape.
 What they lift is posed and judged as everything else is.
+
+A canonical shape has size one in every loss here: none depends on the size that a
+network gives it, and by a loss that the pose is not the optimum of (L_view, labels) a
+pose that is constant for derivatives would give a slope along it, and shrink shapes.
 """
 
 import dataclasses
@@ -107,8 +111,7 @@ def normalise(
     """
     points, observed = observation.points2d, observation.observed
     middle = masked_mean(points, observed)
-    radius = rms_radius(points, observed)
-    size = jnp.where(radius > 0.0, radius, 1.0)
+    size = _size(points, observed)
     moved = (points - middle[..., None, :]) / size[..., None, None]
     known = observed | observation.annotated
     return (
@@ -163,9 +166,8 @@ def supervised_task(config: ObjectiveConfig) -> Task:
     def loss(apply, params, labelled, packing, key):
         hidden = _hide(key, labelled.observation, config.hide)
         normal, _, _ = normalise(hidden)
-        canonical = apply(params, normal, packing)
-        pose = fit_pose(canonical, normal.points2d, normal.observed)
-        posed, mask = apply_pose(pose, canonical), labelled.evaluated
+        canonical, posed = _lift(apply, params, normal, packing, normal.observed)
+        mask = labelled.evaluated
         true = centre(labelled.points3d, mask)
         radius = rms_radius(true, mask)
         terms = [
@@ -365,11 +367,23 @@ def reprojection_loss(
     return _explain(apply, params, normalise(observation)[0], packing)[1]
 
 
+def _lift(apply, params, normal, packing, mask):
+    """The canonical shape at size one, and the same posed by its points of the mask."""
+    canonical = apply(params, normal, packing)
+    canonical = canonical / _size(canonical, mask)[..., None, None]
+    pose = fit_pose(canonical, normal.points2d, mask)
+    return canonical, apply_pose(pose, canonical)
+
+
+def _size(points, mask):
+    """RMS radius over the mask; one where points coincide."""
+    radius = rms_radius(points, mask)
+    return jnp.where(radius > 0.0, radius, 1.0)
+
+
 def _explain(apply, params, normal, packing):
     """The posed shape of a normalised observation, and L_2d over annotated points."""
-    canonical = apply(params, normal, packing)
-    pose = fit_pose(canonical, normal.points2d, normal.annotated)
-    posed = apply_pose(pose, canonical)
+    _, posed = _lift(apply, params, normal, packing, normal.annotated)
     image = posed[..., :2]
     return posed, losses.mean_squared(image, normal.points2d, normal.annotated)
 
@@ -385,9 +399,7 @@ def _relift(apply, params, normal, turned, packing, key, config):
         normal, points2d=turned[..., :2], annotated=normal.observed
     )
     again, size, _ = normalise(_hide(key, seen, config.hide))
-    canonical = apply(params, again, packing)
-    pose = fit_pose(canonical, again.points2d, again.observed)
-    posed = apply_pose(pose, canonical)
+    _, posed = _lift(apply, params, again, packing, again.observed)
     # in the first view's scale: an end-on view is small, and would count the most
     posed = posed * size[:, None, None]
     return losses.centred_mean_squared(posed, turned, normal.observed)

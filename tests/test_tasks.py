@@ -156,6 +156,35 @@ class TestObjective:
         above, below = (loss(jnp.asarray(shape + s * h * direction)) for s in (1, -1))
         np.testing.assert_allclose(slope, float(above - below) / (2 * h), rtol=2e-2)
 
+    @pytest.mark.parametrize(
+        "make, options",
+        [
+            (tasks.lfm2d_task, {}),
+            (tasks.supervised_task, {"supervised": True}),
+            (tasks.mv_nrsfm_task, {}),
+        ],
+    )
+    def test_no_term_shrinks_or_grows_what_has_no_size(self, make, options):
+        """Though the pose is a constant, and not the optimum of every term."""
+        task = make(ObjectiveConfig(hide=0.0, **options))
+        points = truth()
+        known = jnp.ones((B, N), bool)
+        seen = observation(points, hide=2)
+        if options:
+            seen = Labelled(seen, jnp.asarray(points), known)
+
+        def terms(size, stretch):
+            def apply(params, seen, packing=None):
+                shape = bumpy(None, seen)
+                return size * (shape + stretch * shape**2)
+
+            found = task.loss(apply, None, seen, None, KEY)
+            return jnp.stack([jnp.mean(term) for term in found.values()])
+
+        along, across = jax.jit(jax.jacobian(terms, argnums=(0, 1)))(0.7, 0.1)
+        assert (np.abs(across) > 1e-2).all()
+        np.testing.assert_allclose(along, 0.0, atol=1e-5)
+
     def test_hidden_points_enter_no_loss_through_their_values(self):
         """Annotated points that are hidden count in L_2d, never in L_view."""
         points = truth()
