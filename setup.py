@@ -29,6 +29,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.6",
+        "flatbuffers>=25.0",  # what jax.export writes with
         "flax>=0.12",
         "grain>=0.2.12",
         "h5py>=3.11",
@@ -51,7 +52,7 @@ setuptools.setup(
         "c3d": ["ezc3d>=1.7"],  # writes .c3d
         "gltf": ["pygltflib>=1.16"],  # writes .glb
         # lfm export: weights for other programs, and lifting as a program
-        "export": ["flatbuffers>=25.0", "safetensors>=0.5"],
+        "export": ["safetensors>=0.5"],
         "rerun": ["rerun-sdk>=0.41"],  # lfm view --rerun
         "docs": ["furo>=2025.7", "myst-parser>=5.0", "sphinx>=8.2"],
         "test": [

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from lfm_jax import tasks
+from lfm_jax import programs, tasks
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
 from lfm_jax.models import Model
@@ -86,6 +86,7 @@ def make_predict(
     skeletons: Sequence[Skeleton],
     chunk: int = CHUNK,
     few: int = FEW,
+    identity: str = "",
 ) -> Callable[[Observation], Prediction]:
     """Builds `predict(observation) -> Prediction` in NumPy, for one category a call.
 
@@ -97,6 +98,8 @@ def make_predict(
             a few compilations serve all of them.
         chunk: frames lifted at once; more where the model looks far back.
         few: so many frames or fewer have a program of their own, which is quick.
+        identity: of the model but for its parameters, by which programs are kept from
+            one process to the next; see `programs.kept`.
     """
     widest = max(len(skeleton.keypoints) for skeleton in skeletons)
     signs = jnp.asarray(depth_sign, jnp.float32)
@@ -108,7 +111,8 @@ def make_predict(
     # trained parameters lie on every device of a mesh, and each of them would lift
     # every frame: one is enough
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
-    lift_part = functools.partial(_lift, model, params, signs)
+    program = programs.kept(functools.partial(_lift, model), identity)
+    lift_part = functools.partial(program, params, signs)
 
     def predict(observation: Observation) -> Prediction:
         if model.past is None:  # what is not asked for would compile a program anew

@@ -104,7 +104,6 @@ def _fill(run: pathlib.Path, out: pathlib.Path) -> None:
 
 def _fill_for_others(run: pathlib.Path, out: pathlib.Path) -> None:
     try:
-        import flatbuffers  # noqa: F401  # what jax.export writes with
         from safetensors.numpy import save_file
     except ImportError as error:
         raise LfmError(

@@ -221,6 +221,14 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
     return found
 
 
+def identity(folder: pathlib.Path) -> str:
+    """A digest of what makes the network of a run, but for its weights."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, SKELETONS, FACTORIZATION):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def versions() -> dict[str, str]:
     """What the run runs with: source, interpreter and the packages that matter."""
     found = {"git": _git_sha(), "python": platform.python_version()}
