@@ -41,7 +41,9 @@ install_package() {
   # The second time nothing has to be asked of a package index.
   if [ "$(cat ".venv/installed$1" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing (the first time takes minutes)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$1"
+    # Python compiles what is imported; most of what is installed never is.
+    .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+      -e ".$1"
     echo "$wanted" >".venv/installed$1"
   fi
 }

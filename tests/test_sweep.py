@@ -135,10 +135,9 @@ def test_a_mistake_is_one_sentence(file, tmp_path, more, hint):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/sweeps/*.py")))
-def test_every_sweep_of_the_repository_expands_to_runs_that_differ(path, tmp_path):
-    script = ("launch/sweep.py", str(path.relative_to(ROOT)), f"--out={tmp_path}")
-    done = subprocess.run(
-        [sys.executable, *script, "--dry-run"], cwd=ROOT, capture_output=True, text=True
-    )
-    places = [line.split("--workdir=")[1] for line in done.stdout.splitlines()]
-    assert places and len(set(places)) == len(places), done.stderr
+def test_every_sweep_of_the_repository_expands_to_runs_that_differ(
+    path, sweep, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    runs = sweep.expand(path, [], tmp_path)
+    assert runs and len({run.workdir for run in runs}) == len(runs)
