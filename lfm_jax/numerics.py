@@ -86,25 +86,6 @@ def solve3(
     return einsum("...ij,...jk->...ik", inverse, right)
 
 
-def inverse_definite(matrix: Float[ArrayLike, "*b m m"]) -> Float[ArrayLike, "*b m m"]:
-    """Inverse of a small positive definite matrix, by Gauss-Jordan without pivots.
-
-    A batch of thousands is m sweeps over it, where LAPACK is called once for each
-    matrix. Every sweep turns rows and columns on by one, so that all are the same
-    program: written out one by one they take many times as long to compile.
-    """
-
-    def sweep(_, matrix):
-        pivot = 1.0 / matrix[..., :1, :1]
-        row, column = matrix[..., :1, 1:] * pivot, matrix[..., 1:, :1]
-        swept = matrix[..., 1:, 1:] - column * row
-        swept = jnp.concatenate([swept, -column * pivot], axis=-1)
-        last = jnp.concatenate([row, pivot], axis=-1)
-        return jnp.concatenate([swept, last], axis=-2)
-
-    return jax.lax.fori_loop(0, matrix.shape[-1], sweep, matrix)
-
-
 def scaled_identity(
     weight: Float[ArrayLike, "*b"], size: int
 ) -> Float[ArrayLike, "*b m m"]:
@@ -142,6 +123,49 @@ def largest_eigenvector(
     best = jnp.argmax(jnp.diagonal(projector, axis1=-2, axis2=-1), axis=-1)
     vector = jnp.take_along_axis(projector, best[..., None, None], axis=-1)[..., 0]
     return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def product_last(
+    left: Float[ArrayLike, "i j *#b"], right: Float[ArrayLike, "j k *#b"]
+) -> Float[ArrayLike, "i k *b"]:
+    """Product of small matrices, the batch last: sums of vectors as long as it is."""
+    batch = jnp.broadcast_shapes(left.shape[2:], right.shape[2:])
+    zero = jnp.zeros((left.shape[0], right.shape[1], *batch), left.dtype)
+    inner = range(left.shape[1])
+    return sum((left[:, q, None] * right[None, q] for q in inner), zero)
+
+
+def identity_last(
+    weight: Float[ArrayLike, "*b"], size: int
+) -> Float[ArrayLike, "m m *b"]:
+    """weight * I, the batch last."""
+    identity = jnp.eye(size, dtype=weight.dtype)
+    return identity.reshape(size, size, *(1,) * weight.ndim) * weight[None, None]
+
+
+def sweep_last(
+    matrix: Float[ArrayLike, "m m *b"], count: int
+) -> Float[ArrayLike, "m m *b"]:
+    """Sweeps small symmetric matrices by their first `count` rows, the batch last.
+
+    Gauss-Jordan without pivots. Of [[A, B], [B^T, C]], A definite and of `count` rows,
+    it makes [[C - B^T A^-1 B, -B^T A^-1], [A^-1 B, A^-1]]; swept by all, the inverse
+    (Goodnight, "A tutorial on the SWEEP operator", 1979).
+
+    A batch of thousands is a few passes over it, where LAPACK is called once for each
+    matrix. Every sweep turns rows and columns on by one, so that all are the same
+    program: written out one by one they take many times as long to compile.
+    """
+
+    def sweep(_, matrix):
+        pivot = 1.0 / matrix[:1, :1]
+        row, column = matrix[:1, 1:] * pivot, matrix[1:, :1]
+        swept = matrix[1:, 1:] - column * row
+        swept = jnp.concatenate([swept, -column * pivot], axis=1)
+        last = jnp.concatenate([row, pivot], axis=1)
+        return jnp.concatenate([swept, last])
+
+    return jax.lax.fori_loop(0, count, sweep, matrix)
 
 
 def padded_width(count: int) -> int:

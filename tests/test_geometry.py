@@ -308,6 +308,11 @@ def problem():
     return moment, prior, (shapes, noise, image)
 
 
+def last(rotations):
+    """The batch last, as moments have it."""
+    return jnp.moveaxis(jnp.asarray(rotations), 0, -1)
+
+
 def settled(moment, prior, rotation):
     """Where steps from a rotation end."""
     now, damping = explain(moment, prior, jnp.ones(FRAMES), rotation), jnp.ones(FRAMES)
@@ -316,13 +321,20 @@ def settled(moment, prior, rotation):
     return now
 
 
-class TestInverse:
-    @pytest.mark.parametrize("size", [0, 1, 9])
-    def test_agrees_with_numpy_on_definite_matrices(self, size):
+class TestSweep:
+    @pytest.mark.parametrize(("size", "count"), [(0, 0), (1, 1), (9, 9), (7, 4)])
+    def test_agrees_with_numpy_on_definite_matrices(self, size, count):
         factor = np.random.default_rng(size).normal(size=(50, size, size + 2))
         matrix = 3.0 * factor @ factor.swapaxes(1, 2) + np.eye(size)
-        found = numerics.inverse_definite(jnp.asarray(matrix, jnp.float32))
-        np.testing.assert_allclose(found, np.linalg.inv(matrix), atol=1e-5)
+        one, two = matrix[:, :count, :count], matrix[:, :count, count:]
+        inverse = np.linalg.inv(one)
+        along = inverse @ two
+        left = matrix[:, count:, count:] - two.swapaxes(1, 2) @ along
+        expected = np.block([[left, -along.swapaxes(1, 2)], [along, inverse]])
+        found = numerics.sweep_last(last(matrix.astype(np.float32)), count)
+        np.testing.assert_allclose(
+            np.moveaxis(found, -1, 0), expected, rtol=1e-4, atol=2e-5
+        )
 
 
 class TestDeformable:
@@ -346,7 +358,7 @@ class TestDeformable:
         weight = deformable.weights(noise, mask)
         moment = jax.jit(deformable.moments)(shapes, image, weight)
         prior = pose.ScalePrior(*jnp.zeros((2, 1)))
-        found = explain(moment, prior, scale, r)
+        found = explain(moment, prior, scale, last(r))
         seen, camera = mask[0], scale[0] * r[0][:2]
         w = 1.0 / noise[0, seen]
 
@@ -359,8 +371,12 @@ class TestDeformable:
         weighted = columns * np.repeat(w, 2)[:, None]
         expected = np.linalg.inv(columns.T @ weighted + np.eye(2))
         mean = expected @ weighted.T @ target
-        np.testing.assert_allclose(found.covariance[0], expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found.coefficients[0], mean, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            found.covariance[..., 0], expected, rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(
+            found.coefficients[..., 0], mean, rtol=1e-3, atol=1e-4
+        )
         # -2 log p of image and coefficients, but for what has nothing to do with them
         left = np.sum(np.repeat(w, 2) * (target - columns @ mean) ** 2)
         nothing = np.sum(np.repeat(w, 2) * centred(image[0][seen]) ** 2)
@@ -370,17 +386,18 @@ class TestDeformable:
     def test_no_pose_near_by_is_more_probable(self):
         """From either side of the optimum, in rotation and in scale."""
         moment, prior, _ = problem()
-        found = settled(moment, prior, random_rotations(6))
+        found = settled(moment, prior, last(random_rotations(6)))
         for seed in range(20):
             vector = 0.05 * np.random.default_rng(seed).normal(size=(FRAMES, 3))
-            turned = found.rotation @ from_rotation_vector(vector.astype(np.float32))
+            turn = from_rotation_vector(vector.astype(np.float32))
+            turned = last(np.moveaxis(found.rotation, -1, 0) @ turn)
             scale = found.scale * (1.0 + 0.05 * np.sin(seed))
             other = explain(moment, prior, scale, turned)
             assert np.all(other.surprise > found.surprise - 0.02)
 
     def test_a_step_never_makes_the_2d_less_probable(self):
         moment, prior, _ = problem()
-        now = explain(moment, prior, jnp.ones(FRAMES), random_rotations(6))
+        now = explain(moment, prior, jnp.ones(FRAMES), last(random_rotations(6)))
         damping = jnp.zeros(FRAMES)
         refused = 0
         for _ in range(10):
@@ -395,7 +412,7 @@ class TestDeformable:
         free, surprises = pose.ScalePrior(*jnp.zeros((2, FRAMES))), []
         for steps in (deformable.STEPS, 10 * deformable.STEPS):
             _, camera = fit_low_rank(shapes, noise, image, EVERY, steps=steps)
-            found = explain(moment, free, camera.scale, camera.rotation)
+            found = explain(moment, free, camera.scale, last(camera.rotation))
             surprises.append(np.asarray(found.surprise))
         # in units of a squared standard deviation
         assert np.mean(surprises[0] < surprises[1] + 0.1) >= 0.9  # two steps: 0.7

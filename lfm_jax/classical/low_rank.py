@@ -7,9 +7,13 @@ Torresani, Hertzmann & Bregler 2008, with two things that articulated bodies nee
 noise for every keypoint (hands and feet are explained worse than the torso, and must
 not turn it), and a scale that is about the same in all frames, as far as the frames
 themselves say so.
+
+Frames come last, as in geometry/deformable.py, and products contract so that they stay
+last: the compiler would turn all else to another order, many times as slow.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 from lfm_jax import numerics
 from lfm_jax.geometry.deformable import (
     DAMPING,
+    Explanation,
     Moments,
     deform,
     explain,
@@ -27,7 +32,7 @@ from lfm_jax.geometry.deformable import (
     weights,
 )
 from lfm_jax.geometry.pose import ScalePrior, apply_pose
-from lfm_jax.numerics import einsum
+from lfm_jax.numerics import einsum, product_last
 from lfm_jax.types import ArrayLike
 
 NOISE_FLOOR = 1e-3  # variance; keypoints are good to 3 % of the object, not better
@@ -35,6 +40,9 @@ SPREAD_FLOOR = 0.03  # nor does any object keep its size better than this
 # A keypoint's noise is that of all keypoints until it was seen about this often.
 SHARED_SIGHTINGS = 10.0
 FEWEST = 256  # frames are padded to this, doubled as needed: few compilations
+
+
+tensordot = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.tree_util.register_dataclass
@@ -121,23 +129,20 @@ def iterate(
         moment, prior = _moments(frames, model), _prior(frames, model)
         found = explain(moment, prior, scale, rotation)
         found, damping = improve(moment, prior, found, damping)
-        codes, covariance = found.coefficients, found.covariance
-        scale, rotation = found.scale, found.rotation
-        shapes = _maximise(frames, model, codes, covariance, scale, rotation)
+        shapes = _maximise(frames, moment, found)
         # the mean keeps RMS radius 1, so that scales mean something
         radius = numerics.rms_radius(shapes[0], jnp.any(frames.mask, axis=0))
         radius = jnp.maximum(radius, numerics.TINY)
-        model, scale = (
-            dataclasses.replace(model, shapes=shapes / radius),
-            scale * radius,
-        )
-        noise = _noise(frames, model, codes, covariance, scale, rotation, shared)
-        usual, spread = _scales(frames, scale)
+        model = dataclasses.replace(model, shapes=shapes / radius)
+        found = dataclasses.replace(found, scale=found.scale * radius)
+        noise = _noise(frames, model, found, shared)
+        usual, spread = _scales(frames, found.scale)
         model = LowRank(model.shapes, noise, usual, spread)
-        return model, last, scale, rotation, damping
+        return model, last, found.scale, found.rotation, damping
 
     damping = jnp.full_like(pose.scale, DAMPING)
-    carry = (model, model.shapes, pose.scale, pose.rotation, damping)
+    rotation = jnp.moveaxis(pose.rotation, 0, -1)
+    carry = (model, model.shapes, pose.scale, rotation, damping)
     return jax.lax.fori_loop(0, iterations, step, carry)[0]
 
 
@@ -170,64 +175,78 @@ def _weights(frames, model):
 
 def _moments(frames, model) -> Moments:
     """As `geometry.deformable.moments`, of one shape that all frames share."""
-    weight, shapes = _weights(frames, model), model.shapes
-    total = jnp.maximum(jnp.sum(weight, axis=-1), numerics.TINY)[:, None]
-    image_mean = einsum("fn,fna->fa", weight, frames.tracks) / total
-    shape_means = einsum("fn,kni->fki", weight, shapes) / total[..., None]
-    image = (frames.tracks - image_mean[:, None]) * weight[..., None]
-    outer = einsum("kni,lnj->nijkl", shapes, shapes).reshape(len(weight[0]), -1)
-    means = einsum("fki,flj->fijkl", shape_means, shape_means)
-    second = einsum("fn,no->fo", weight, outer)
-    second = second - total * means.reshape(second.shape)
-    cross = einsum("kni,fna->fkia", shapes, image)
-    return Moments(second.reshape(len(weight), 9, -1), cross, shape_means, image_mean)
+    weight, shapes = _weights(frames, model).T, model.shapes
+    total = jnp.maximum(jnp.sum(weight, axis=0), numerics.TINY)
+    tracks = frames.tracks.T  # [2 n f]
+    image_mean = jnp.sum(weight[None] * tracks, axis=1) / total[None]
+    shape_means = tensordot(jnp.swapaxes(shapes, 1, 2), weight, 1) / total[None, None]
+    image = (tracks - image_mean[:, None]) * weight[None]
+    outer = einsum("kni,lnj->ijkln", shapes, shapes)
+    second = tensordot(outer, weight, 1)
+    means = jnp.swapaxes(shape_means, 0, 1)
+    heavy = total[None, None] * means
+    means = means[:, None, :, None] * heavy[None, :, None, :]
+    second = (second - means).reshape(9, *second.shape[2:])
+    cross = einsum("kni,anf->kiaf", shapes, image)
+    return Moments(second, cross, shape_means, image_mean)
 
 
-def _maximise(frames, model, codes, covariance, scale, rotation):
+def _maximise(frames, moment: Moments, found: Explanation):
     """Mean and bases by least squares under the posterior of the coefficients.
 
     Every keypoint on its own, the translations being those of the present shapes.
     """
-    count, size = len(codes), 3 * (codes.shape[1] + 1)
-    stacked = jnp.concatenate([jnp.ones((count, 1)), codes], axis=1)
-    second = stacked[:, :, None] * stacked[:, None, :]
-    second = second.at[:, 1:, 1:].add(covariance)
-    camera = scale[:, None, None] * rotation[:, :2]
-    moment = _moments(frames, model)
-    middle = einsum("fk,fki->fi", stacked, moment.shape_means)
-    shift = einsum("fai,fi->fa", camera, middle) - moment.image_mean
-    tracks = numerics.keep(frames.tracks + shift[:, None], frames.mask)
-    products = einsum("fai,faj->fij", camera, camera)
-    outer = einsum("fkl,fij->fkilj", second, products).reshape(count, -1)
-    seen = frames.mask.astype(tracks.dtype)
-    normal = einsum("fn,fo->no", seen, outer).reshape(-1, size, size)
-    back = einsum("fai,fna->fni", camera, tracks)
-    right = einsum("fk,fni->nki", stacked, back).reshape(-1, size)
+    stacked = len(moment.cross)
+    size = 3 * stacked
+    code, second = _posterior(found)
+    camera = found.scale[None, None] * found.rotation[:2]
+    middle = jnp.sum(code[:, None] * moment.shape_means, axis=0)
+    shift = product_last(camera, middle[:, None])[:, 0] - moment.image_mean
+    seen = frames.mask.astype(shift.dtype)
+    tracks = frames.tracks.transpose(2, 0, 1) + shift[..., None]
+    tracks = tracks * seen[None]
+    products = product_last(jnp.swapaxes(camera, 0, 1), camera)
+    outer = second[:, None, :, None] * products[None, :, None, :]
+    normal = tensordot(outer, seen, 1).reshape(size, size, -1)
+    back = sum(camera[a, :, :, None] * tracks[a, None] for a in range(2))
+    right = einsum("kf,ifn->nki", code, back).reshape(-1, size)
+    normal = jnp.moveaxis(normal, -1, 0)
     ridge = 1e-4 * jnp.mean(jnp.trace(normal, axis1=1, axis2=2)) / size + 1e-9
     normal = normal + numerics.scaled_identity(ridge[None], size)
-    solved = jnp.linalg.solve(normal, right[..., None])[..., 0]
-    shapes = solved.reshape(-1, codes.shape[1] + 1, 3).swapaxes(0, 1)
+    factor = jax.scipy.linalg.cho_factor(normal)
+    solved = jax.scipy.linalg.cho_solve(factor, right[..., None])[..., 0]
+    shapes = solved.reshape(-1, stacked, 3).swapaxes(0, 1)
     ever = jnp.any(frames.mask, axis=0)[None]
     return numerics.centre(shapes, jnp.broadcast_to(ever, shapes.shape[:2]))
 
 
-def _noise(frames, model, codes, covariance, scale, rotation, shared):
+def _posterior(found: Explanation):
+    """Mean [m f] and second moment [m m f] of the weights (1, z)."""
+    code = jnp.concatenate([jnp.ones_like(found.scale)[None], found.coefficients])
+    second = code[:, None] * code[None]
+    return code, second.at[1:, 1:].add(found.covariance)
+
+
+def _noise(frames, model, found: Explanation, shared):
     """Variance of an image coordinate of each keypoint, expected over the posterior."""
-    camera = scale[:, None, None] * rotation[:, :2]
-    image = einsum("fai,fni->fna", camera, deform(_each(frames, model.shapes), codes))
-    weight = _weights(frames, model)
-    total = jnp.maximum(jnp.sum(weight, axis=1), numerics.TINY)
-    residual = frames.tracks - image
-    middle = einsum("fn,fna->fa", weight, residual) / total[:, None]
-    squares = jnp.sum(jnp.square(residual - middle[:, None]), axis=-1)
+    camera = found.scale[None, None] * found.rotation[:2]
+    code, _ = _posterior(found)
+    shapes = jnp.moveaxis(model.shapes, 1, 0)
+    along = [code[:, None] * row[None] for row in camera]
+    image = jnp.stack([tensordot(shapes, weights, 2) for weights in along])
+    weight = _weights(frames, model).T
+    total = jnp.maximum(jnp.sum(weight, axis=0), numerics.TINY)
+    residual = frames.tracks.T - image
+    middle = jnp.sum(weight[None] * residual, axis=1) / total[None]
+    across, down = jnp.square(residual - middle[:, None])
+    squares = across + down
     # tr(covariance * images of the bases), as one product of all frames and keypoints
-    products = einsum("fai,faj->fij", camera, camera)
-    unsure = einsum("fkl,fij->fkilj", covariance, products)
-    outer = einsum("kni,lnj->kiljn", model.shapes[1:], model.shapes[1:])
-    unsure = unsure.reshape(len(unsure), unsure[0].size)
-    outer = outer.reshape(unsure.shape[1], outer.shape[-1])
-    squares = squares + einsum("fo,on->fn", unsure, outer)
-    squares = jnp.sum(jnp.where(frames.mask, squares, 0.0), axis=0)
+    products = product_last(jnp.swapaxes(camera, 0, 1), camera)
+    unsure = found.covariance[:, None, :, None] * products[None, :, None, :]
+    bases = shapes[:, 1:]
+    outer = bases[:, :, :, None, None] * bases[:, None, None]
+    squares = squares + tensordot(outer, unsure, 4)
+    squares = jnp.sum(jnp.where(frames.mask.T, squares, 0.0), axis=1)
     count = 2.0 * jnp.sum(frames.mask, axis=0, dtype=squares.dtype)
     usual = jnp.sum(squares) / jnp.sum(count)
     few = 2.0 * SHARED_SIGHTINGS

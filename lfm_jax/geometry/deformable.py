@@ -16,7 +16,10 @@ Mean and bases are stacked as `shapes` [m n 3], m = k + 1, the mean first, with 
 w = 1 / noise, and enter only through second moments of points centred with these
 weights, so that a step costs nothing in n:
 
-    T [m 3 m 3] = sum_n w_n S_kn S_ln^T,   C [m 3 2] = sum_n w_n S_kn x_n^T
+    T [3 3 m m] = sum_n w_n S_kni S_lnj,   C [m 3 2] = sum_n w_n S_kn x_n^T
+
+Thousands of problems of so few numbers are solved at once, so from the moments on the
+batch comes last: every operation then runs along it, and not along three or ten.
 
 Pose and coefficients are constants for derivatives.
 """
@@ -30,7 +33,12 @@ from jaxtyping import Bool, Float
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
 from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments, twice
-from lfm_jax.numerics import einsum
+from lfm_jax.numerics import (
+    einsum,
+    identity_last,
+    product_last,
+    sweep_last,
+)
 from lfm_jax.types import ArrayLike, Pose
 
 RIGID_STEPS = 1  # of the mean shape's pose
@@ -43,14 +51,13 @@ DAMPING = 0.03  # of the first step, relative to the Gauss-Newton matrix
 class Moments:
     """Weighted second moments T and C, and the means they are about.
 
-    `shapes` has T[k, i, l, j] at [3 i + j, m k + l]: what a step asks of it first is
-    then one product of a small vector and a flat matrix.
+    `shapes` has T[i, j, k, l] at [3 i + j, k, l].
     """
 
-    shapes: Float[ArrayLike, "*b 9 q"]
-    cross: Float[ArrayLike, "*b m 3 2"]
-    shape_means: Float[ArrayLike, "*b m 3"]
-    image_mean: Float[ArrayLike, "*b 2"]
+    shapes: Float[ArrayLike, "9 m m *b"]
+    cross: Float[ArrayLike, "m 3 2 *b"]
+    shape_means: Float[ArrayLike, "m 3 *b"]
+    image_mean: Float[ArrayLike, "2 *b"]
 
 
 def weights(
@@ -75,15 +82,17 @@ def moments(
     flat = jnp.swapaxes(shapes, -1, -2).reshape(*weight.shape[:-1], -1, count)
     right = jnp.concatenate([flat, image, jnp.ones_like(image[..., :1, :])], axis=-2)
     product = einsum("...pn,...qn->...pq", flat * weight[..., None, :], right)
-    means = product[..., -1] / total
-    second = product[..., :-3] - product[..., :, None, -1] * means[..., None, :]
-    second = second.reshape(*second.shape[:-2], stacked, 3, stacked, 3)
-    second = jnp.moveaxis(second, (-3, -1), (-4, -3))
+    product = jnp.moveaxis(product, (-2, -1), (0, 1))
+    means = product[:, -1] / total[None, ..., 0]
+    second = product[:, :-3] - product[:, None, -1] * means[None]
+    batch = weight.shape[:-1]
+    second = second.reshape(stacked, 3, stacked, 3, *batch)
+    second = jnp.moveaxis(second, (1, 3), (0, 1))
     return Moments(
-        second.reshape(*second.shape[:-4], 9, -1),
-        product[..., -3:-1].reshape(*second.shape[:-4], stacked, 3, 2),
-        means.reshape(*second.shape[:-4], stacked, 3),
-        image_mean,
+        second.reshape(9, stacked, stacked, *batch),
+        product[:, -3:-1].reshape(stacked, 3, 2, *batch),
+        means.reshape(stacked, 3, *batch),
+        jnp.moveaxis(image_mean, -1, 0),
     )
 
 
@@ -107,10 +116,10 @@ class Explanation:
             what all poses share.
     """
 
-    coefficients: Float[ArrayLike, "*b k"]
-    covariance: Float[ArrayLike, "*b k k"]
+    coefficients: Float[ArrayLike, "k *b"]
+    covariance: Float[ArrayLike, "k k *b"]
     scale: Float[ArrayLike, "*b"]
-    rotation: Float[ArrayLike, "*b 3 3"]
+    rotation: Float[ArrayLike, "3 3 *b"]
     surprise: Float[ArrayLike, "*b"]
 
 
@@ -128,8 +137,8 @@ def mean_poses(
     """
     shape, noise, points2d = jax.lax.stop_gradient((shape, noise, points2d))
     moment = moments(shape[..., None, :, :], points2d, weights(noise, mask))
-    gram = moment.shapes.reshape(*mask.shape[:-1], 3, 3)
-    cross = moment.cross[..., 0, :, :]
+    gram = jnp.moveaxis(moment.shapes, 0, -1).reshape(*mask.shape[:-1], 3, 3)
+    cross = jnp.moveaxis(moment.cross[0], (0, 1), (-2, -1))
     tilts = planar_poses(gram, cross)
     gram, cross, prior = twice((gram, cross, prior))
     return pose_from_moments(gram, cross, tilts, RIGID_STEPS, prior)
@@ -165,51 +174,63 @@ def fit_low_rank(
     shapes, noise, points2d = jax.lax.stop_gradient((shapes, noise, points2d))
     if begin is None:
         begin = mean_poses(shapes[..., 0, :, :], noise, points2d, mask, prior)
-    moment = moments(shapes, points2d, weights(noise, mask))
+    batch = mask.shape[:-1]
+    flat = lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :])
+    moment = moments(flat(shapes), flat(points2d), flat(weights(noise, mask)))
     if prior is None:
-        prior = ScalePrior(*jnp.zeros((2, *mask.shape[:-1]), points2d.dtype))
-    problem = twice((moment, prior))
-    found = explain(*problem, *jax.lax.stop_gradient(begin))
+        prior = ScalePrior(*jnp.zeros((2, *batch), points2d.dtype))
+    # two poses of each
+    problem = jax.tree.map(
+        lambda leaf: leaf[..., None, :], (moment, jax.tree.map(flat, prior))
+    )
+    scale, rotation = jax.lax.stop_gradient(begin)
+    rotation = jnp.moveaxis(rotation.reshape(2, -1, 3, 3), (-2, -1), (0, 1))
+    found = explain(*problem, scale.reshape(2, -1), rotation)
     damping = jnp.full_like(found.scale, DAMPING)
     step = lambda _, carry: improve(*problem, *carry)
     both, _ = jax.lax.fori_loop(0, steps, step, (found, damping))
     second = both.surprise[1] < both.surprise[0]
-    best = jax.tree.map(lambda leaf: _where(second, leaf[1], leaf[0]), both)
-    middle = moment.shape_means[..., 0, :] + einsum(
-        "...k,...ki->...i", best.coefficients, moment.shape_means[..., 1:, :]
+    best = jax.tree.map(
+        lambda leaf: _where(second, leaf[..., 1, :], leaf[..., 0, :]),
+        (both.coefficients, both.scale, both.rotation),
     )
-    moved = einsum("...ij,...j->...i", best.rotation[..., :2, :], middle)
-    shift = moment.image_mean - best.scale[..., None] * moved
-    return best.coefficients, Pose(best.scale, best.rotation, shift)
+    coefficients, scale, rotation = best
+    weight = _stacked(coefficients)
+    middle = jnp.sum(weight[:, None] * moment.shape_means, axis=0)
+    moved = jnp.sum(rotation[:2] * middle[None], axis=1)
+    shift = moment.image_mean - scale[None] * moved
+    last = lambda leaf: jnp.moveaxis(leaf, -1, 0).reshape(*batch, *leaf.shape[:-1])
+    return last(coefficients), Pose(last(scale), last(rotation), last(shift))
 
 
 def explain(
     moment: Moments,
     prior: ScalePrior,
     scale: Float[ArrayLike, "*b"],
-    rotation: Float[ArrayLike, "*b 3 3"],
+    rotation: Float[ArrayLike, "3 3 *b"],
 ) -> Explanation:
     """The posterior of the coefficients at a known pose.
 
     With A the images of the bases and W the weights, the covariance is
     (A^T W A + I)^-1 and the mean is that times A^T W (x - s P R mean).
     """
-    camera = scale[..., None, None] * rotation[..., :2, :]
-    stacked = moment.cross.shape[-3]
-    seen = einsum("...ai,...aj->...ij", camera, camera)
-    seen = seen.reshape(*scale.shape, 9)
-    products = einsum("...p,...pq->...q", seen, moment.shapes)
-    products = products.reshape(*scale.shape, stacked, stacked)
-    image = einsum("...kia,...ai->...k", moment.cross, camera)
-    one = jnp.ones(scale.shape, products.dtype)
-    identity = numerics.scaled_identity(one, products.shape[-1] - 1)
-    covariance = numerics.inverse_definite(products[..., 1:, 1:] + identity)
-    right = image[..., 1:] - products[..., 1:, 0]
-    coefficients = einsum("...kl,...l->...k", covariance, right)
-    rigid = products[..., 0, 0] - 2.0 * image[..., 0]
+    batch, stacked = scale.shape, moment.cross.shape[0]
+    camera = scale[None, None] * rotation[:2]
+    seen = product_last(jnp.swapaxes(camera, 0, 1), camera).reshape(1, 9, *batch)
+    shapes = moment.shapes.reshape(9, -1, *moment.shapes.shape[3:])
+    products = product_last(seen, shapes).reshape(stacked, stacked, *batch)
+    cross = moment.cross.reshape(stacked, 6, *moment.cross.shape[3:])
+    along = jnp.swapaxes(camera, 0, 1).reshape(6, 1, *batch)
+    image = product_last(cross, along)[:, 0]
+    right = image[1:, None] - products[1:, :1]
+    rigid = products[0, 0] - 2.0 * image[0]
+    inner = products[1:, 1:] + identity_last(jnp.ones_like(scale), stacked - 1)
+    top = jnp.concatenate([inner, right], axis=1)
+    bottom = jnp.concatenate([jnp.swapaxes(right, 0, 1), rigid[None, None]], axis=1)
+    swept = sweep_last(jnp.concatenate([top, bottom]), stacked - 1)
+    covariance, coefficients = swept[1:, 1:], swept[1:, 0]
     known = prior.weight * jnp.square(scale - prior.scale)
-    deformed = jnp.sum(coefficients * right, axis=-1)
-    surprise = rigid - deformed + known
+    surprise = swept[0, 0] + known
     return Explanation(coefficients, covariance, scale, rotation, surprise)
 
 
@@ -231,13 +252,15 @@ def improve(
         The explanation and the damping of the next step.
     """
     gradient, alone, followed = _normal_equations(moment, prior, now)
-    own = numerics.scaled_identity(damping, 4) * alone
-    floor = 1e-6 * jnp.trace(alone, axis1=-2, axis2=-1) + numerics.TINY
-    matrix = alone - followed + own + numerics.scaled_identity(floor, 4)
-    step = -einsum("...pq,...q->...p", numerics.inverse_definite(matrix), gradient)
-    turn = rotations.from_rotation_vector(step[..., :3])
-    rotation = einsum("...ij,...jk->...ik", now.rotation, turn)
-    scale = now.scale * jnp.exp(step[..., 3])
+    own = identity_last(damping, 4) * alone
+    floor = 1e-6 * jnp.trace(alone) + numerics.TINY
+    matrix = alone - followed + own + identity_last(floor, 4)
+    inverse = sweep_last(matrix, 4)
+    step = -product_last(inverse, gradient[:, None])[:, 0]
+    turn = rotations.from_rotation_vector(jnp.moveaxis(step[:3], 0, -1))
+    turn = jnp.moveaxis(turn, (-2, -1), (0, 1))
+    rotation = product_last(now.rotation, turn)
+    scale = now.scale * jnp.exp(step[3])
     then = explain(moment, prior, scale, rotation)
     better = then.surprise <= now.surprise
     found = jax.tree.map(lambda new, old: _where(better, new, old), then, now)
@@ -252,43 +275,49 @@ def _normal_equations(moment, prior, now):
     matrix of what is left when the coefficients follow is the first part, J_p^T J_p,
     less the second, J_p^T J_z covariance J_z^T J_p.
     """
-    batch, stacked = now.scale.shape, moment.cross.shape[-3]
-    camera = now.scale[..., None, None] * now.rotation[..., :2, :]
+    batch, stacked = now.scale.shape, moment.cross.shape[0]
+    camera = now.scale[None, None] * now.rotation[:2]
     # derivatives of the camera, [4 2 3]: a row r of R exp(w) is r + r x w
-    turns = jnp.moveaxis(rotations.cross_matrix(camera), -1, -3)
-    turns = jnp.concatenate([turns, camera[..., None, :, :]], axis=-3)
+    zero = jnp.zeros_like(now.scale)
+    turns = [
+        [zero, row[2], -row[1], -row[2], zero, row[0], row[1], -row[0], zero]
+        for row in camera
+    ]
+    turns = jnp.stack([jnp.stack(row).reshape(3, 3, *batch) for row in turns], axis=1)
+    turns = jnp.concatenate([turns, camera[None]])
 
-    one = jnp.ones((*batch, 1), now.coefficients.dtype)
-    weight = jnp.concatenate([one, now.coefficients], axis=-1)
-    # [3 i + j, l] is sum_k w_k T[k, i, l, j]
-    by_shape = moment.shapes.reshape(*batch, 9, stacked, stacked)
-    by_shape = _product(weight[..., None, None, :], by_shape)[..., 0, :]
-    gram = einsum("...pk,...k->...p", by_shape, weight).reshape(*batch, 3, 3)
-    cross = einsum("...k,...kia->...ai", weight, moment.cross)
+    weight = _stacked(now.coefficients)
+    # [3 i + j, l] is sum_k w_k T[i, j, k, l]
+    each = [weight[None, None, k] for k in range(stacked)]
+    add = lambda k, total: total + weight[None, None, k] * moment.shapes[:, k]
+    by_shape = jnp.zeros((9, stacked, *batch), weight.dtype)
+    by_shape = jax.lax.fori_loop(0, stacked, add, by_shape)
+    gram = product_last(by_shape, weight[:, None]).reshape(3, 3, *batch)
+    cross = sum(each[k] * moment.cross[k] for k in range(stacked))
 
-    residual = einsum("...ai,...ij->...aj", camera, gram) - cross
-    gradient = einsum("...paj,...aj->...p", turns, residual)
+    flat = turns.reshape(8, 3, *batch)
+    residual = product_last(camera, gram) - jnp.swapaxes(cross, 0, 1)
+    turned = product_last(flat, gram).reshape(4, 6, *batch)
+    flat = turns.reshape(4, 6, *batch)
+    gradient = product_last(flat, residual.reshape(6, 1, *batch))[:, 0]
     pull = prior.weight * now.scale
-    gradient = gradient.at[..., 3].add(pull * (now.scale - prior.scale))
-    turned = einsum("...pai,...ij->...paj", turns, gram)
-    pairs = turned[..., :, None, :, :] * turns[..., None, :, :, :]
-    alone = jnp.sum(pairs, axis=(-2, -1))
-    alone = alone.at[..., 3, 3].add(pull * now.scale)
-    outer = einsum("...aj,...pai->...pij", camera, turns).reshape(*batch, 4, 9)
-    mixed = _product(outer, by_shape[..., 1:])
-    followed = _product(mixed, now.covariance)
-    followed = _product(followed, jnp.swapaxes(mixed, -1, -2))
+    gradient = gradient.at[3].add(pull * (now.scale - prior.scale))
+    alone = product_last(turned, jnp.swapaxes(flat, 0, 1))
+    alone = alone.at[3, 3].add(pull * now.scale)
+    both = [turns[:, a, :, None] * camera[None, a, None] for a in range(2)]
+    outer = sum(both).reshape(4, 9, *batch)
+    mixed = product_last(outer, by_shape[:, 1:])
+    followed = product_last(mixed, now.covariance)
+    followed = product_last(followed, jnp.swapaxes(mixed, 0, 1))
     return gradient, alone, followed
 
 
-def _product(left, right):
-    """Of matrices so small that a fused sum is faster than a batched product."""
-    batch = jnp.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    zero = jnp.zeros((*batch, left.shape[-2], right.shape[-1]), left.dtype)
-    columns = range(left.shape[-1])
-    return sum((left[..., q, None] * right[..., None, q, :] for q in columns), zero)
+def _stacked(coefficients):
+    """The weights (1, z) of mean and bases."""
+    one = jnp.ones((1, *coefficients.shape[1:]), coefficients.dtype)
+    return jnp.concatenate([one, coefficients])
 
 
 def _where(condition, one, other):
-    shape = condition.shape + (1,) * (one.ndim - condition.ndim)
+    shape = (1,) * (one.ndim - condition.ndim) + condition.shape
     return jnp.where(condition.reshape(shape), one, other)
