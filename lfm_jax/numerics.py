@@ -126,9 +126,12 @@ def largest_eigenvector(
 
 
 def product_last(
-    left: Float[ArrayLike, "i j *#b"], right: Float[ArrayLike, "j k *#b"]
-) -> Float[ArrayLike, "i k *b"]:
-    """Product of small matrices, the batch last: sums of vectors as long as it is."""
+    left: Float[ArrayLike, "i j *b"], right: Float[ArrayLike, "j k *c"]
+) -> Float[ArrayLike, "i k *d"]:
+    """Product of small matrices, the batch last: sums of vectors as long as it is.
+
+    The batches are broadcast.
+    """
     batch = jnp.broadcast_shapes(left.shape[2:], right.shape[2:])
     zero = jnp.zeros((left.shape[0], right.shape[1], *batch), left.dtype)
     inner = range(left.shape[1])
