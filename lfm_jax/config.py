@@ -178,8 +178,8 @@ class TrainConfig:
         weights: a work directory or release, or the name of one that comes with the
             package, whose weights training begins at; of a network of the same size, or
             lfm3d's for lfm3d_time. Empty for random ones.
-        patience: end before `steps` when the validation loss of so many validations
-            in a row was no lower than before them; 0 never.
+        patience: end before `steps` when so many validations in a row gained less than
+            a ten-thousandth on the best before them; 0 never.
         log_every, validate_every, checkpoint_every: in steps.
     """
 

@@ -92,6 +92,7 @@ def test_a_plateau_is_so_many_losses_that_are_no_lower():
     falling, flat = [3.0, 2.0, 1.0], [3.0, 1.0, 2.0, 1.0]
     assert not plateau(falling, 2) and plateau(flat, 2)
     assert not plateau(flat[:3], 2) and plateau(flat[:3], 1)
+    assert plateau([1.0, 1.0 - 1e-6], 1) and not plateau([1.0, 0.99], 1)
     assert not plateau(flat, 0) and not plateau([], 1) and not plateau([1.0], 1)
     assert not plateau([2.0, 3.0, 3.0, 1.0], 3)
     assert not any(plateau([1.0, 2.0, 3.0][:count], 3) for count in range(4))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from lfm_jax import processes
 
+GAIN = 1e-4  # relative; what a loss falls by less is rounding, or not worth waiting for
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,11 +59,11 @@ def stop_request() -> Iterator[Callable[[int], int]]:
 
 
 def plateau(losses: Sequence[float], patience: int) -> bool:
-    """Whether the last `patience` losses were no lower than the best before them.
+    """Whether the last `patience` losses gained next to nothing on the best before.
 
     Args:
         losses: of all validations so far, in their order.
         patience: 0 for never.
     """
     before = losses[: max(len(losses) - patience, 0)]
-    return bool(patience and before) and min(losses) >= min(before)
+    return bool(patience and before) and min(losses) >= (1.0 - GAIN) * min(before)
