@@ -363,7 +363,7 @@ class TestStart:
             np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(seen))
             for begin in (plain, bound)
         )
-        moved = np.any(np.abs(after - before) > 1e-6, axis=-1)  # beyond rounding
+        moved = np.any(np.abs(after - before) > 1e-5, axis=-1)  # beyond rounding
         assert moved[:2, [1, 4]].all()
         moved[:2, [1, 4]] = False
         assert not moved.any()
