@@ -359,11 +359,12 @@ class TestStart:
         known["neighbour"][2, 1], known["spread"][2, 1] = 4, 0.01
         known["length"][2, 1] = 1.5 * np.linalg.norm(body[1] - body[4])
         bound = dataclasses.replace(plain, **known)
+        # operation by operation: two programs would round differently
         before, after = (
-            np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(seen))
+            np.asarray(models.build(SMALL, SKELETONS, begin).begin(seen))
             for begin in (plain, bound)
         )
-        moved = np.any(np.abs(after - before) > 1e-5, axis=-1)  # beyond rounding
+        moved = np.any(after != before, axis=-1)
         assert moved[:2, [1, 4]].all()
         moved[:2, [1, 4]] = False
         assert not moved.any()
@@ -371,10 +372,10 @@ class TestStart:
         assert np.all(apart[1] > apart[0])
         hidden = dataclasses.replace(seen, observed=seen.observed.at[:, 4].set(False))
         before, after = (
-            np.asarray(jax.jit(models.build(SMALL, SKELETONS, begin).begin)(hidden))
+            np.asarray(models.build(SMALL, SKELETONS, begin).begin(hidden))
             for begin in (plain, bound)
         )
-        np.testing.assert_allclose(before, after, atol=1e-6)
+        np.testing.assert_array_equal(before, after)
 
     def test_prediction_is_invariant_to_in_plane_rotation(self):
         model, params = build(begin=start())
