@@ -67,7 +67,10 @@ def kept(function: Callable, identity: str) -> Callable:
 def _traced(function: Callable, wanted: PyTree, path: pathlib.Path) -> export.Exported:
     """The program in the file; where there is none, made and kept there."""
     _register()
-    whole = path.read_bytes() if path.exists() else b""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        whole = b""
     digest, program = whole[:32], whole[32:]
     if whole and hashlib.sha256(program).digest() == digest:
         return export.deserialize(bytearray(program))

@@ -16,9 +16,9 @@ L_view is not: a flat lift seen from elsewhere no longer lifts to itself.
 Peers learn by losses of their own, for which their networks give more than a shape.
 What they lift is posed and judged as everything else is.
 
-A canonical shape has size one in every loss here: none depends on the size that a
-network gives it, and by a loss that the pose is not the optimum of (L_view, labels) a
-pose that is constant for derivatives would give a slope along it, and shrink shapes.
+In L_2d, L_view, the loss from labels and MV-NRSfM's a canonical shape has size one:
+none depends on the size that a network gives it, and where the pose is not the loss's
+own optimum, a pose that is constant for derivatives would give a slope along the size.
 """
 
 import dataclasses

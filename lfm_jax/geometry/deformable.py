@@ -33,12 +33,7 @@ from jaxtyping import Bool, Float
 from lfm_jax import numerics
 from lfm_jax.geometry import rotations
 from lfm_jax.geometry.pose import ScalePrior, planar_poses, pose_from_moments, twice
-from lfm_jax.numerics import (
-    einsum,
-    identity_last,
-    product_last,
-    sweep_last,
-)
+from lfm_jax.numerics import einsum, identity_last, product_last, sweep_last
 from lfm_jax.types import ArrayLike, Pose
 
 RIGID_STEPS = 1  # of the mean shape's pose
@@ -288,12 +283,12 @@ def _normal_equations(moment, prior, now):
 
     weight = _stacked(now.coefficients)
     # [3 i + j, l] is sum_k w_k T[i, j, k, l]
-    each = [weight[None, None, k] for k in range(stacked)]
+    # in a loop, which makes it once: two products read it
     add = lambda k, total: total + weight[None, None, k] * moment.shapes[:, k]
     by_shape = jnp.zeros((9, stacked, *batch), weight.dtype)
     by_shape = jax.lax.fori_loop(0, stacked, add, by_shape)
     gram = product_last(by_shape, weight[:, None]).reshape(3, 3, *batch)
-    cross = sum(each[k] * moment.cross[k] for k in range(stacked))
+    cross = sum(weight[None, None, k] * moment.cross[k] for k in range(stacked))
 
     flat = turns.reshape(8, 3, *batch)
     residual = product_last(camera, gram) - jnp.swapaxes(cross, 0, 1)
