@@ -23,6 +23,7 @@ TINY = 1e-12
 BLOCK, NARROWEST = 128, 24  # frames and, doubled as often as needed, points
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+tensordot = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
 
 
 def keep(values: Float[ArrayLike, "*b n d"], mask: Bool[ArrayLike, "*b n"]):

@@ -13,7 +13,6 @@ last: the compiler would turn all else to another order, many times as slow.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ from lfm_jax.geometry.deformable import (
     weights,
 )
 from lfm_jax.geometry.pose import ScalePrior, apply_pose
-from lfm_jax.numerics import einsum, product_last
+from lfm_jax.numerics import einsum, product_last, tensordot
 from lfm_jax.types import ArrayLike
 
 NOISE_FLOOR = 1e-3  # variance; keypoints are good to 3 % of the object, not better
@@ -40,9 +39,6 @@ SPREAD_FLOOR = 0.03  # nor does any object keep its size better than this
 # A keypoint's noise is that of all keypoints until it was seen about this often.
 SHARED_SIGHTINGS = 10.0
 FEWEST = 256  # frames are padded to this, doubled as needed: few compilations
-
-
-tensordot = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.tree_util.register_dataclass
