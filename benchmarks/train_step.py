@@ -34,6 +34,7 @@ from ml_collections import config_flags
 from lfm_jax import sharding, tasks
 from lfm_jax.config import from_config_dict
 from lfm_jax.geometry.pose import apply_pose, fit_pose
+from lfm_jax.memory import keep_freed
 from lfm_jax.train import loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.")
@@ -188,6 +189,7 @@ def shares(passes: int, median: dict[str, float]) -> dict[str, float]:
 
 
 def main(_) -> None:
+    keep_freed()  # as training does
     config = from_config_dict(_CONFIG.value)
     workdir = pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from lfm_jax.errors import LfmError
+from lfm_jax.memory import keep_freed
 from lfm_jax.options import (
     make_parser,
     parse_bone,
@@ -26,6 +27,7 @@ from lfm_jax.options import (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; the exit status is 2 where the input is at fault."""
     options = make_parser().parse_args(arguments)
+    keep_freed()
     try:
         VERBS[options.verb](options)
     except LfmError as error:

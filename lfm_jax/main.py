@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from lfm_jax.config import check_key, from_config_dict
 from lfm_jax.errors import LfmError
+from lfm_jax.memory import keep_freed
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: FILE[:preset,key=value].", lock_config=True
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         raise LfmError("--workdir is empty; name the directory of the run.")
     with _readable():
         config = from_config_dict(_CONFIG.value)
+    keep_freed()
     # Imported late, so that help and mistakes come back at once.
     from lfm_jax import processes
     from lfm_jax.train.loop import train_and_evaluate

@@ -106,24 +106,21 @@ def largest_eigenvector(
     eigenvalues (some vector of the eigenspace) and for the zero matrix, where LAPACK's
     derivatives are not. Not meant to be differentiated.
     """
-    size = jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True))
-    one = jnp.ones(matrix.shape[:-2], matrix.dtype)
-    shifted = matrix / jnp.where(size > 0.0, size, 1.0) + scaled_identity(
-        one, matrix.shape[-1]
-    )
+    matrix = jnp.moveaxis(matrix, (-2, -1), (0, 1))  # the batch last
+    size = jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(0, 1)))
+    one = jnp.ones_like(size)
+    shifted = matrix / jnp.where(size > 0.0, size, 1.0)[None, None]
+    shifted = shifted + identity_last(one, len(matrix))
 
     def square(_, power):
-        # symmetric, so rows times rows; as one fused sum, which for a size of 4 is
-        # several times faster than a batched product
-        rows = power[..., :, None, :] * power[..., None, :, :]
-        power = jnp.sum(rows, axis=-1)
-        trace = jnp.trace(power, axis1=-2, axis2=-1)
-        return power / trace[..., None, None]
+        power = product_last(power, power)
+        return power / jnp.trace(power)[None, None]
 
     projector = jax.lax.fori_loop(0, squarings, square, shifted)
-    best = jnp.argmax(jnp.diagonal(projector, axis1=-2, axis2=-1), axis=-1)
-    vector = jnp.take_along_axis(projector, best[..., None, None], axis=-1)[..., 0]
-    return vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
+    best = jnp.argmax(jnp.diagonal(projector), axis=-1)
+    column = jnp.take_along_axis(projector, best[None, None], axis=1)[:, 0]
+    vector = column / jnp.linalg.norm(column, axis=0)[None]
+    return jnp.moveaxis(vector, 0, -1)
 
 
 def product_last(

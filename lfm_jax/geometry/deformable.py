@@ -73,19 +73,24 @@ def moments(
     total = jnp.maximum(jnp.sum(weight, axis=-1), numerics.TINY)[..., None]
     image_mean = einsum("...n,...na->...a", weight, points2d) / total
     image = jnp.swapaxes(points2d - image_mean[..., None, :], -1, -2)
-    # all in one product of flat matrices
+    # two products of flat matrices; for a single one they would have to be copied
     flat = jnp.swapaxes(shapes, -1, -2).reshape(*weight.shape[:-1], -1, count)
-    right = jnp.concatenate([flat, image, jnp.ones_like(image[..., :1, :])], axis=-2)
-    product = einsum("...pn,...qn->...pq", flat * weight[..., None, :], right)
-    product = jnp.moveaxis(product, (-2, -1), (0, 1))
-    means = product[:, -1] / total[None, ..., 0]
-    second = product[:, :-3] - product[:, None, -1] * means[None]
+    weighted = flat * weight[..., None, :]
+    second = einsum("...pn,...qn->...pq", weighted, flat)
+    right = jnp.concatenate([image, jnp.ones_like(image[..., :1, :])], axis=-2)
+    first = einsum("...pn,...qn->...pq", weighted, right)
+    second, first = (
+        jnp.moveaxis(second, (-2, -1), (0, 1)),
+        jnp.moveaxis(first, (-2, -1), (0, 1)),
+    )
+    means = first[:, 2] / total[None, ..., 0]
+    second = second - first[:, None, 2] * means[None]
     batch = weight.shape[:-1]
     second = second.reshape(stacked, 3, stacked, 3, *batch)
     second = jnp.moveaxis(second, (1, 3), (0, 1))
     return Moments(
         second.reshape(9, stacked, stacked, *batch),
-        product[:, -3:-1].reshape(stacked, 3, 2, *batch),
+        first[:, :2].reshape(stacked, 3, 2, *batch),
         means.reshape(stacked, 3, *batch),
         jnp.moveaxis(image_mean, -1, 0),
     )
@@ -95,8 +100,9 @@ def deform(
     shapes: Float[ArrayLike, "*b m n 3"], coefficients: Float[ArrayLike, "*b k"]
 ) -> Float[ArrayLike, "*b n 3"]:
     """mean + sum_k z_k V_k."""
-    bases = einsum("...k,...kni->...ni", coefficients, shapes[..., 1:, :, :])
-    return shapes[..., 0, :, :] + bases
+    one = jnp.ones_like(coefficients[..., :1])
+    weight = jnp.concatenate([one, coefficients], axis=-1)
+    return einsum("...m,...mni->...ni", weight, shapes)
 
 
 @jax.tree_util.register_dataclass

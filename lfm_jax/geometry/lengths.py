@@ -31,6 +31,7 @@ STEPS = 8
 MOMENTUM = 0.8  # a step begins ahead by this part of the last one
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Lengths:
     """Lengths of every keypoint to its neighbours in rigidity.
@@ -68,37 +69,39 @@ def refine_depths(
     points2d, first, doubt, scale = jax.lax.stop_gradient(
         (points2d, first, doubt, scale)
     )
+    # neighbours first, so that sums over the few of them are sums of long vectors
+    neighbours = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), lengths)
+    other, length = neighbours.neighbour, neighbours.length
     # a shape, not a length: exported programs leave it open
-    batch = jnp.arange(depth.shape[0])[:, None, None]
-    other = lengths.neighbour
-    used = mask[:, :, None] & mask[batch, other] & jnp.isfinite(lengths.spread)
-    variance = jnp.square(jnp.where(used, lengths.spread, 1.0))
-    apart = points2d[:, :, None] - points2d[batch, other]
-    flat = jnp.sum(jnp.square(apart), axis=-1) + TINY
+    batch = jnp.arange(depth.shape[0])[None, :, None]
+    used = mask[None] & mask[batch, other] & jnp.isfinite(neighbours.spread)
+    variance = jnp.square(jnp.where(used, neighbours.spread, 1.0))
+    apart = [axis[None] - axis[batch, other] for axis in jnp.moveaxis(points2d, -1, 0)]
+    flat = sum(map(jnp.square, apart)) + TINY
     firm = 1.0 / jnp.square(doubt)
     known = jnp.square(scale / SCALE)
 
     def step(_, carry):
         depth, before, shrink = carry  # shrink is 1 / s
         depth, before = depth + MOMENTUM * (depth - before), depth
-        rise = depth[:, :, None] - depth[batch, other]
+        rise = depth[None] - depth[batch, other]
         distance = jnp.sqrt(flat + jnp.square(rise))
-        error = distance * shrink[:, None, None] - lengths.length
+        error = distance * shrink[None, :, None] - length
         weight = jnp.where(used, WEIGHT / (variance + jnp.square(error)), 0.0)
-        slope = rise / distance * shrink[:, None, None]
+        slope = rise / distance * shrink[None, :, None]
         push, steep = weight * error * slope, weight * jnp.square(slope)
         # ends too far apart at equal depth: no slope, but a way down to either side
-        bend = jnp.maximum(error, 0.0) * flat / distance**3 * shrink[:, None, None]
+        bend = jnp.maximum(error, 0.0) * flat / distance**3 * shrink[None, :, None]
         steep = steep + weight * bend
         # what a pair gives to one end, and to the other
-        pushed = jnp.sum(push, axis=-1).at[batch, other].add(-push)
-        steepness = jnp.sum(steep, axis=-1).at[batch, other].add(steep)
+        pushed = jnp.sum(push, axis=0).at[batch, other].add(-push)
+        steepness = jnp.sum(steep, axis=0).at[batch, other].add(steep)
         gradient = pushed + (depth - first) * firm
         # twice the diagonal of a sum over pairs bounds its matrix
         depth = depth - gradient / (2.0 * steepness + firm)
         # the scale is solved for; that it is known counts as one more length
-        wanted = jnp.sum(weight * lengths.length * distance, axis=(1, 2))
-        total = jnp.sum(weight * jnp.square(distance), axis=(1, 2))
+        wanted = jnp.sum(weight * length * distance, axis=(0, 2))
+        total = jnp.sum(weight * jnp.square(distance), axis=(0, 2))
         return depth, before, (wanted + known / scale) / (total + known)
 
     found = jax.lax.fori_loop(0, STEPS, step, (first, first, 1.0 / scale))[0]
