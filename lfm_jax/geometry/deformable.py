@@ -76,13 +76,10 @@ def moments(
     # two products of flat matrices; for a single one they would have to be copied
     flat = jnp.swapaxes(shapes, -1, -2).reshape(*weight.shape[:-1], -1, count)
     weighted = flat * weight[..., None, :]
-    second = einsum("...pn,...qn->...pq", weighted, flat)
     right = jnp.concatenate([image, jnp.ones_like(image[..., :1, :])], axis=-2)
-    first = einsum("...pn,...qn->...pq", weighted, right)
-    second, first = (
-        jnp.moveaxis(second, (-2, -1), (0, 1)),
-        jnp.moveaxis(first, (-2, -1), (0, 1)),
-    )
+    last = lambda product: jnp.moveaxis(product, (-2, -1), (0, 1))
+    second = last(einsum("...pn,...qn->...pq", weighted, flat))
+    first = last(einsum("...pn,...qn->...pq", weighted, right))
     means = first[:, 2] / total[None, ..., 0]
     second = second - first[:, None, 2] * means[None]
     batch = weight.shape[:-1]
