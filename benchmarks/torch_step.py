@@ -38,6 +38,7 @@ from ml_collections import config_flags
 
 from lfm_jax import tasks
 from lfm_jax.config import from_config_dict
+from lfm_jax.memory import keep_freed
 from lfm_jax.models.encodings import correspondence
 from lfm_jax.train import loop
 from lfm_jax.train.optim import matrices
@@ -157,6 +158,7 @@ def compare(config, python: str, workdir: pathlib.Path, rounds: int) -> None:
 
 
 def main(_) -> None:
+    keep_freed()  # as training does
     config = from_config_dict(_CONFIG.value)
     compare(config, _PYTHON.value, pathlib.Path(_WORKDIR.value), _ROUNDS.value)
 
