@@ -131,8 +131,9 @@ class ObjectiveConfig:
         supervised: learn from 3D labels instead: 3D-LFM, or a yardstick of 2D-LFM.
         alignment: what brings a prediction onto its label, if supervised: pose (the
             camera that fits its 2D, for the yardstick), procrustes (rotation, scale and
-            mirror image, for 3D-LFM), clip (the same, one for all frames of a clip, for
-            3D-LFM-Time), rotation (procrustes without the mirror image) or none.
+            mirror image, for 3D-LFM), clip (each frame by itself, and what is lifted
+            once for all frames of a clip, for 3D-LFM-Time), rotation (procrustes
+            without the mirror image) or none.
         velocity_weight: of the error of motion from frame to frame, in alignment clip.
     """
 

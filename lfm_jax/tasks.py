@@ -27,9 +27,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Bool, Float, PyTree
 
-from lfm_jax import clips, losses, metrics
+from lfm_jax import augment, clips, losses, metrics
 from lfm_jax.config import ObjectiveConfig, suggest
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose, unapply_pose
@@ -44,7 +44,7 @@ from lfm_jax.numerics import (
     safe_divide,
     safe_sqrt,
 )
-from lfm_jax.types import ArrayLike, Labelled, Observation, Packing
+from lfm_jax.types import ArrayLike, Observation, Packing
 
 ALIGNMENTS = ("pose", "clip", "procrustes", "rotation", "none")
 TURNS = 4  # of every shape, to be undone by C3DPO
@@ -97,8 +97,8 @@ def build(config: ObjectiveConfig, network: str) -> Task:
         )
     if not config.supervised:
         return FROM_2D[config.name](config)
-    learn = supervised_task if config.alignment == "pose" else lfm3d_task
-    return learn(config)
+    learn = {"pose": supervised_task, "clip": lfm3d_time_task}
+    return learn.get(config.alignment, lfm3d_task)(config)
 
 
 def normalise(
@@ -136,7 +136,7 @@ def lfm2d_task(config: ObjectiveConfig) -> Task:
 
     def loss(apply, params, observation, packing, key):
         keys = jax.random.split(key, 3)
-        hidden = _hide(keys[0], observation, config.hide)
+        hidden = augment.hide(keys[0], observation, config.hide)
         normal, _, _ = normalise(hidden)
         posed, loss_2d = _explain(apply, params, normal, packing)
         shape = complete(normal.points2d, posed, normal.observed)
@@ -164,7 +164,7 @@ def supervised_task(config: ObjectiveConfig) -> Task:
     """
 
     def loss(apply, params, labelled, packing, key):
-        hidden = _hide(key, labelled.observation, config.hide)
+        hidden = augment.hide(key, labelled.observation, config.hide)
         normal, _, _ = normalise(hidden)
         canonical, posed = _lift(apply, params, normal, packing, normal.observed)
         mask = labelled.evaluated
@@ -201,44 +201,49 @@ def lfm3d_task(config: ObjectiveConfig) -> Task:
     it has to, for the network cannot tell it apart (models/lfm3d.py). Every frame is
     turned about the viewing axis first: that this changes nothing is for the network to
     learn, and each frame has one view only.
-
-    With one alignment per clip, and one turn, it is 3D-LFM-Time's (Fusco et al., 2024):
-    frames keep the sizes that they have beside one another, and how points move from
-    frame to frame has a loss of its own.
     """
 
     def loss(apply, params, labelled, packing, key):
-        keys = jax.random.split(key)
-        by_clip = config.alignment == "clip"
-        run = clips.runs(labelled.observation) if by_clip else None
-        labelled = _turn(keys[0], labelled)
-        normal, size, _ = normalise(_hide(keys[1], labelled.observation, config.hide))
-        unit = clips.mean(size, normal.observed.any(-1), run) if by_clip else size
-        predicted = apply(params, normal, packing) * (size / unit)[:, None, None]
+        labelled, normal, size = _study(labelled, key, config)
+        mask, true = labelled.evaluated, labelled.points3d / size[:, None, None]
+        predicted = apply(params, normal, packing)
+        return {"loss": _aligned_error(predicted, true, mask, config.alignment)}
+
+    return Task(loss)
+
+
+def lfm3d_time_task(config: ObjectiveConfig) -> Task:
+    """3D-LFM-Time's objective (Fusco et al., 2024): one alignment for each clip.
+
+    What is aligned are the shapes as they are lifted: posed by their images, with
+    observed xy. So the network need not say how an object is turned, and a mirror image
+    passes only if it is that of the whole clip. Frames keep the sizes that they have
+    beside one another, and how points move from frame to frame has a term of its own.
+    So has the shape of every frame by itself, as for 3D-LFM: the pose is a constant for
+    derivatives, and observed xy teach nothing.
+    """
+
+    def loss(apply, params, labelled, packing, key):
+        labelled, normal, size = _study(labelled, key, config)
+        run = clips.runs(normal)
+        unit = clips.mean(size, normal.observed.any(-1), run)
         mask, true = labelled.evaluated, labelled.points3d / unit[:, None, None]
-        predicted, true = centre(predicted, mask), centre(true, mask)
-        if by_clip:
-            # The scale is best for the positions and not for the velocities, by which
-            # a shape without a size of its own would shrink in every step.
-            own = clips.mean(rms_radius(predicted, mask), mask.any(-1), run)
-            predicted = predicted * safe_divide(jnp.ones_like(own), own)[:, None, None]
-        if config.alignment != "none":
-            mirror = config.alignment != "rotation"
-            alignment = align_similarity(
-                predicted, true, mask, reflection=mirror, run=run
-            )
-            predicted = apply_alignment(alignment, predicted)
-        extent = rms_radius(true, mask)
-        extent = clips.mean(extent, mask.any(-1), run) if by_clip else extent
+        true = centre(true, mask)
+        canonical, posed = _lift(apply, params, normal, packing, normal.observed)
+        lifted = complete(normal.points2d, posed, normal.observed)
+        lifted = centre(lifted * (size / unit)[:, None, None], mask)
+        alignment = align_similarity(lifted, true, mask, reflection=True, run=run)
+        lifted = apply_alignment(alignment, lifted)
+        extent = clips.mean(rms_radius(true, mask), mask.any(-1), run)
         relative = lambda error: safe_divide(error, jnp.square(extent))
-        geometry = relative(losses.mean_squared(predicted, true, mask))
-        if not by_clip:
-            return {"loss": geometry}
-        moved, both = clips.velocity(predicted, mask, run)
+        geometry = relative(losses.mean_squared(lifted, true, mask))
+        moved, both = clips.velocity(lifted, mask, run)
         true_moved, _ = clips.velocity(true, mask, run)
         velocity = relative(losses.mean_squared(moved, true_moved, both))
+        shape = _aligned_error(canonical, true, mask, "procrustes")
         return {
-            "loss": geometry + config.velocity_weight * velocity,
+            "loss": shape + geometry + config.velocity_weight * velocity,
+            "loss_shape": shape,
             "loss_geometry": geometry,
             "loss_velocity": velocity,
         }
@@ -254,7 +259,7 @@ def deep_nrsfm_task(config: ObjectiveConfig) -> Task:
     """
 
     def loss(apply, params, observation, packing, key):
-        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        normal, _, _ = normalise(augment.hide(key, observation, config.hide))
         shape, camera = apply(params, normal, method="explain")
         image = einsum("bni,bix->bnx", shape, camera)
         points, mask = normal.points2d, normal.annotated
@@ -276,10 +281,10 @@ def c3dpo_task(config: ObjectiveConfig) -> Task:
 
     def loss(apply, params, observation, packing, key):
         keys = jax.random.split(key, 5)
-        normal, _, _ = normalise(_hide(keys[0], observation, config.hide))
+        normal, _, _ = normalise(augment.hide(keys[0], observation, config.hide))
         count, mask = len(normal.category), normal.annotated
-        once = _turn_image(_roll(keys[1], count), normal)
-        twice = _turn_image(_roll(keys[2], count), once)
+        once = augment.turn_image(augment.roll(keys[1], count), normal)
+        twice = augment.turn_image(augment.roll(keys[2], count), once)
         _, rotation = apply(params, once, method="factorize")
         shape, _ = apply(params, twice, method="factorize")
         image = einsum("bij,bnj->bni", rotation[:, :2], shape)
@@ -315,7 +320,7 @@ def paul_task(config: ObjectiveConfig) -> Task:
     """
 
     def loss(apply, params, observation, packing, key):
-        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        normal, _, _ = normalise(augment.hide(key, observation, config.hide))
         points, mask = normal.points2d, normal.annotated
         shape, code = apply(params, normal, method="encode")
         pose = fit_pose(shape, points, mask)
@@ -343,7 +348,7 @@ def mv_nrsfm_task(config: ObjectiveConfig) -> Task:
     """
 
     def loss(apply, params, observation, packing, key):
-        normal, _, _ = normalise(_hide(key, observation, config.hide))
+        normal, _, _ = normalise(augment.hide(key, observation, config.hide))
         posed, _ = _explain(apply, params, normal, packing)
         points, mask = normal.points2d, normal.annotated
         return {"loss": losses.mean_huber(posed[..., :2], points, mask)}
@@ -398,42 +403,29 @@ def _relift(apply, params, normal, turned, packing, key, config):
     seen = dataclasses.replace(
         normal, points2d=turned[..., :2], annotated=normal.observed
     )
-    again, size, _ = normalise(_hide(key, seen, config.hide))
+    again, size, _ = normalise(augment.hide(key, seen, config.hide))
     _, posed = _lift(apply, params, again, packing, again.observed)
     # in the first view's scale: an end-on view is small, and would count the most
     posed = posed * size[:, None, None]
     return losses.centred_mean_squared(posed, turned, normal.observed)
 
 
-def _turn(key: Key[Array, ""], labelled: Labelled) -> Labelled:
-    """Turns each run about the viewing axis at random, image and truth alike."""
-    turn = _roll(key, len(labelled.points3d))[clips.runs(labelled.observation)]
-    return dataclasses.replace(
-        labelled,
-        observation=_turn_image(turn, labelled.observation),
-        points3d=einsum("bij,bnj->bni", turn, labelled.points3d),
-    )
+def _study(labelled, key, config):
+    """What a network learns from labels of: frames turned, some points hidden; the
+    same normalised, and the sizes that this takes out."""
+    keys = jax.random.split(key)
+    labelled = augment.turn(keys[0], labelled)
+    hidden = augment.hide(keys[1], labelled.observation, config.hide)
+    normal, size, _ = normalise(hidden)
+    return labelled, normal, size
 
 
-def _roll(key: Key[Array, ""], count: int) -> Float[Array, "b 3 3"]:
-    """Rotations about the viewing axis, by any angle."""
-    angle = jax.random.uniform(key, (count, 1), maxval=2.0 * jnp.pi)
-    return from_rotation_vector(angle * jnp.array([[0.0, 0.0, 1.0]]))
-
-
-def _turn_image(turn: Float[Array, "b 3 3"], seen: Observation) -> Observation:
-    image = einsum("bij,bnj->bni", turn[:, :2, :2], seen.points2d)
-    return dataclasses.replace(seen, points2d=image)
-
-
-def _hide(key: Key[Array, ""], observation: Observation, share: float) -> Observation:
-    """Hides each observed point with a probability drawn per example in [0, share].
-
-    An example that would keep fewer than four points is left as it is.
-    """
-    first, second = jax.random.split(key)
-    observed = observation.observed
-    rate = jax.random.uniform(first, observed.shape[:-1]) * share
-    kept = observed & (jax.random.uniform(second, observed.shape) >= rate[..., None])
-    enough = jnp.sum(kept, axis=-1, keepdims=True) >= 4
-    return dataclasses.replace(observation, observed=jnp.where(enough, kept, observed))
+def _aligned_error(predicted, true, mask, alignment):
+    """Squared distance of each frame, aligned, relative to the truth's RMS radius."""
+    predicted, true = centre(predicted, mask), centre(true, mask)
+    if alignment != "none":
+        mirror = alignment != "rotation"
+        found = align_similarity(predicted, true, mask, reflection=mirror)
+        predicted = apply_alignment(found, predicted)
+    error = losses.mean_squared(predicted, true, mask)
+    return safe_divide(error, jnp.square(rms_radius(true, mask)))

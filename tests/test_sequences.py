@@ -269,18 +269,23 @@ def terms(config, shape, known):
 
 
 class TestLoss:
-    def test_it_is_zero_for_one_similarity_of_each_clip_and_its_mirror_image(self):
+    def test_it_is_zero_for_a_pose_of_each_frame_and_a_mirror_image_of_each_clip(
+        self,
+    ):
         flip = np.where(RUN == 2, -1, 1)[:, None, None]
-        for term in loss(lambda p: moved(p, 4) * flip).values():
+        for term in loss(lambda p: moved(p, 4, np.arange(F)) * flip).values():
             np.testing.assert_allclose(term, 0.0, atol=1e-4)
 
-    def test_it_is_not_for_one_of_each_frame_which_3d_lfm_allows(self):
-        spin = lambda points: moved(points, 4, np.arange(F))
-        np.testing.assert_allclose(loss(spin, "procrustes")["loss"], 0.0, atol=1e-4)
+    def test_it_is_not_for_a_mirror_image_of_some_frames_which_3d_lfm_allows(self):
+        flip = np.where(np.arange(F) % 2, -1, 1)[:, None, None]
+        np.testing.assert_allclose(
+            loss(lambda p: flip * p, "procrustes")["loss"], 0.0, atol=1e-4
+        )
         film = np.bincount(RUN)[RUN] > 1
-        found = loss(spin)
+        found = loss(lambda p: flip * p)
         assert (found["loss_geometry"][film] > 0.02).all()
         assert (found["loss_velocity"][np.diff(RUN, prepend=-1) == 0] > 0.05).all()
+        np.testing.assert_allclose(found["loss_shape"], 0.0, atol=1e-4)
         assert (found["loss"][~film] < 1e-4).all()
 
     def test_velocity_has_its_weight(self):

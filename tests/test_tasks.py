@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lfm_jax import lifting, losses, models, tasks
+from lfm_jax import augment, lifting, losses, models, tasks
 from lfm_jax.config import ObjectiveConfig
 from lfm_jax.errors import LfmError
 from lfm_jax.geometry.pose import apply_pose, fit_pose
@@ -93,14 +93,14 @@ class TestObjective:
     def test_hiding_hides_a_share_and_never_too_many(self):
         seen = observation(truth(), hide=2)
         many = jax.tree.map(lambda x: jnp.tile(x, (200,) + (1,) * (x.ndim - 1)), seen)
-        kept = tasks._hide(jax.random.key(0), many, 0.5).observed
+        kept = augment.hide(jax.random.key(0), many, 0.5).observed
         assert not (kept & ~many.observed).any()
         gone = 1.0 - kept.sum() / many.observed.sum()
         assert 0.1 < gone < 0.3  # up to a half, a quarter on average
         assert kept.sum(1).min() >= 4
         few = dataclasses.replace(many, observed=many.observed.at[:, 4:].set(False))
         few = dataclasses.replace(few, observed=few.observed.at[:, :4].set(True))
-        kept = tasks._hide(jax.random.key(0), few, 0.9).observed
+        kept = augment.hide(jax.random.key(0), few, 0.9).observed
         np.testing.assert_array_equal(kept, few.observed)
 
     def test_points_are_hidden_from_the_network_in_both_views(self):
@@ -338,7 +338,7 @@ class TestProcrustes:
     def test_frames_are_turned_about_the_viewing_axis(self):
         points = jnp.asarray(truth())
         labelled = Labelled(observation(points), points, jnp.ones((B, N), bool))
-        turned = tasks._turn(jax.random.key(0), labelled)
+        turned = augment.turn(jax.random.key(0), labelled)
         image = np.asarray(turned.observation.points2d)
         np.testing.assert_array_equal(image, turned.points3d[..., :2])
         np.testing.assert_allclose(turned.points3d[..., 2], points[..., 2], atol=1e-6)
