@@ -320,11 +320,12 @@ class TestStart:
         seen = images([2, 2, 0], members=1)
         model = models.build(SMALL, SKELETONS, start())
         params = jax.jit(model.init)(jax.random.key(0))
-        posed = jax.jit(model.begin)(seen)
-        both = jax.jit(
-            lambda params, seen: model.apply(params, seen, method="with_start")
-        )
-        canonical, same = both(params, seen)
+        (canonical, same), posed = jax.jit(
+            lambda params, seen: (
+                model.apply(params, seen, method="with_start"),
+                model.begin(seen),
+            )
+        )(params, seen)
         np.testing.assert_allclose(same, posed, atol=1e-5)
         assert np.max(metrics.ne(canonical, posed, seen.observed)) < 0.1
         bodies = jnp.asarray(start().shapes)[seen.category, 0, 0]

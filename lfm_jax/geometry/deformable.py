@@ -97,8 +97,7 @@ def deform(
     shapes: Float[ArrayLike, "*b m n 3"], coefficients: Float[ArrayLike, "*b k"]
 ) -> Float[ArrayLike, "*b n 3"]:
     """mean + sum_k z_k V_k."""
-    one = jnp.ones_like(coefficients[..., :1])
-    weight = jnp.concatenate([one, coefficients], axis=-1)
+    weight = jnp.moveaxis(_stacked(jnp.moveaxis(coefficients, -1, 0)), 0, -1)
     return einsum("...m,...mni->...ni", weight, shapes)
 
 
