@@ -86,6 +86,7 @@ def make_predict(
     skeletons: Sequence[Skeleton],
     chunk: int = CHUNK,
     few: int = FEW,
+    finely: bool = False,
     identity: str = "",
 ) -> Callable[[Observation], Prediction]:
     """Builds `predict(observation) -> Prediction` in NumPy, for one category a call.
@@ -98,6 +99,7 @@ def make_predict(
             a few compilations serve all of them.
         chunk: frames lifted at once; more where the model looks far back.
         few: so many frames or fewer have a program of their own, which is quick.
+        finely: pad to the next of more widths.
         identity: of the model but for its parameters, by which programs are kept from
             one process to the next; see `programs.kept`.
     """
@@ -118,7 +120,7 @@ def make_predict(
         if model.past is None:  # what is not asked for would compile a program anew
             observation = dataclasses.replace(observation, clip=None)
         frames, count = observation.observed.shape
-        width = min(padded_width(count), widest)
+        width = min(padded_width(count, finely=finely), widest)
         size = few if frames <= few else chunk
         parts = []
         for start in range(0, frames, each):

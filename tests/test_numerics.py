@@ -1,11 +1,11 @@
-"""Numerics below geometry: a function in blocks is the function."""
+"""Numerics below geometry: a function in blocks is the function, at a few widths."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfm_jax.numerics import BLOCK, centre, in_blocks, rms_radius
+from lfm_jax.numerics import BLOCK, centre, in_blocks, padded_width, rms_radius
 
 
 @jax.jit
@@ -26,3 +26,11 @@ def test_a_function_of_frames_in_blocks_is_that_of_all_of_them(frames, count):
         found,
         jax.tree.map(np.asarray, whole),
     )
+
+
+def test_widths_are_few_and_near():
+    counts = range(6, 134)  # of keypoints: of the zoo, up to whole bodies
+    widths = [padded_width(count, finely=True) for count in counts]
+    assert all(c <= w <= 1.21 * c for c, w in zip(counts, widths, strict=True))
+    assert len(set(widths)) < 20 and 17 in widths
+    assert len({padded_width(count) for count in counts}) == 4
