@@ -1,12 +1,13 @@
 """Categories that a network never trained on, lifted by it: how far does that go?
 
-    python benchmarks/unseen.py RUN CATEGORY,CATEGORY,...
+    python benchmarks/unseen.py RUN CATEGORY,CATEGORY,... [RUN CATEGORY,...] ...
 
 RUN has no start, and an encoding that needs no training (rff, sinusoid, laplacian, or
 injection=none), or is 3D-LFM of either kind; it trained without these categories of its
-data.dir, and lifts their test frames here. The embedding of a category, where there are
-any, is the mean of those that it knows. Depth signs are chosen on validation frames, as
-always. The yardsticks know the category.
+data.dir, and lifts their test frames here. Several runs, each with what it left out,
+make one table. The embedding of a category, where there are any, is the mean of those
+that it knows. Depth signs are chosen on validation frames, as always. The yardsticks
+know the category.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ FILMS = {
 
 
 def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
-    """eval.json's entries of categories that a run has not seen, and their mean."""
+    """eval.json's entries of categories that a run has not seen."""
     config = workdir.read_config(folder / workdir.CONFIG)
     other = folder / "unseen"
     other.mkdir(exist_ok=True)
@@ -69,22 +70,27 @@ def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
         [r[: len(s.keypoints)] for r, s in zip(rigid, skeletons, strict=True)],
         films=config.data.camera in views.BY_CLIP,
     )
-    return numbers["categories"] | {"mean": numbers["mean"]}
+    return numbers["categories"]
 
 
-def main(folder: str, names: str) -> None:
-    entries = measure(pathlib.Path(folder), names)
-    films = "ne_sequence_lifted" in entries["mean"]
+def main(arguments: list[str]) -> None:
+    entries = {}
+    for folder, names in zip(arguments[::2], arguments[1::2], strict=True):
+        entries |= measure(pathlib.Path(folder), names)
+    films = any("ne_sequence_lifted" in entry for entry in entries.values())
     columns = COLUMNS | FILMS if films else COLUMNS
     print("| category | " + " | ".join(columns) + " |")
     print("|---" * (1 + len(columns)) + "|")
-    for name, entry in entries.items():
-        cells = [f"{entry.get(key, np.nan):.1f}" for key in columns.values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    table = [
+        [entry.get(key, np.nan) for key in columns.values()]
+        for entry in entries.values()
+    ]
+    for name, row in zip([*entries, "mean"], [*table, np.mean(table, 0)], strict=True):
+        print(f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in row) + " |")
 
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        main(sys.argv[1:])
     except LfmError as error:
         sys.exit(str(error))
