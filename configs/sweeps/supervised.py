@@ -6,7 +6,7 @@ it is chosen.
 
 CONFIG = "configs/lfm2d.py:archive,supervised"
 
-RECIPES = ((1e-3, 1200), (2e-3, 1200), (1e-3, 2400), (5e-4, 1200))
+RECIPES = ((1e-3, 1200), (2e-3, 1200), (1e-3, 2400), (1e-3, 4800))
 CHOSEN = RECIPES[0]
 
 RUNS = [
