@@ -8,8 +8,6 @@ where frames were left out, motion is linear.
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_jax.errors import LfmError
-
 JOINT = 0.02  # radius of a keypoint, as a share of the whole motion's RMS radius ...
 BONE = 0.01  # ... and half the thickness of a bone
 RINGS, SEGMENTS = 6, 8  # of the ball
@@ -31,16 +29,9 @@ def write_glb(
         names: of the keypoints, which their nodes get.
         edges: pairs of keypoints that a bone joins.
         title: name of the root node and of the animation.
-
-    Raises:
-        LfmError: pygltflib is not there.
     """
-    try:
-        import pygltflib as gltf
-    except ImportError as error:
-        raise LfmError(
-            "glTF needs pygltflib to be written: pip install 'lfm_jax[gltf]'."
-        ) from error
+    import pygltflib as gltf
+
     middle = points - points.mean((0, 1))
     size = float(np.sqrt(np.mean(np.sum(np.square(middle), axis=-1)))) or 1.0
     file = _File(gltf)

@@ -6,12 +6,15 @@ status 2.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from lfm_jax.errors import LfmError
 from lfm_jax.memory import keep_freed
@@ -21,6 +24,12 @@ from lfm_jax.options import (
     parse_edges,
     parse_renames,
     parse_size,
+)
+
+PATIENCE = 3.0  # seconds
+COMPILING = (
+    "lifting; the first time that so many keypoints are lifted, a program is compiled "
+    "for about half a minute, and kept"
 )
 
 
@@ -55,6 +64,9 @@ def _lift(options: argparse.Namespace) -> None:
 
         check_cutoff(options.smooth, individuals[0].fps)
     places = _places(out, individuals)
+    for place in places:
+        if place.exists() and place.samefile(options.input):
+            raise LfmError(f"{place} is the input itself: name another --out.")
     _keep_compiled()
     lifter = load(options.checkpoint)
     if bone is not None:
@@ -132,7 +144,8 @@ def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
     from lfm_jax.writers import write_lifted
 
     kept = lifter.liftable(keypoints, category=options.category, renames=renames)
-    lifted = lifter.lift_keypoints(kept, category=options.category, renames=renames)
+    with _patience():
+        lifted = lifter.lift_keypoints(kept, category=options.category, renames=renames)
     if bone is not None:
         lifted = rescaled(lifted, *bone)
     if options.smooth is not None:
@@ -145,6 +158,18 @@ def _lift_one(options, lifter, keypoints, renames, bone, place) -> None:
     print(f"written: {place}, lengths in {_lengths(lifted, bone and bone[0])}", end="")
     print(f"; smoothed: {lifted.smoothing}" if lifted.smoothing else "")
     _warn(lifted)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Says, if it takes long, why it may."""
+    say = threading.Timer(PATIENCE, print, [COMPILING], {"file": sys.stderr})
+    say.daemon = True
+    say.start()
+    try:
+        yield
+    finally:
+        say.cancel()
 
 
 # ------------------------------------------------- what lfm lift says, in three lines
@@ -172,7 +197,9 @@ def _trust(lifted) -> str:
 
     each = lifted.confidence.mean(axis=0)
     known = "how far is not known, as training has not come to its end"
-    if (each >= 0.0).all():
+    if lifted.unusual.mean() > 0.5:
+        known = "how far is not known, as most frames are unlike those it knows"
+    elif (each >= 0.0).all():
         best, worst = each.argmax(), each.argmin()
         known = (
             f"{each.mean():.0%} of points within {WITHIN:.0%} of the shape's size, "
@@ -258,14 +285,19 @@ def _train(options: argparse.Namespace) -> None:
 
     individuals = [one for file in options.files for one in _read(file, options)]
     category = collect(individuals, options.name, parse_edges(options.edge))
-    spread, count = measure_views(category), len(individuals)
+    count = len(individuals)
     print(
         f"{len(category.sequence)} frames in {count} clip{'s' * (count > 1)}, "
-        f"{len(category.keypoints)} keypoints; views differ by {spread:.0f} degrees",
+        f"{len(category.keypoints)} keypoints",
         flush=True,
     )
+    spread = measure_views(category)
+    print(f"views differ by {spread:.0f} degrees", flush=True)
     if not options.anyway:
         check_views(spread)
+    # what is under way, a line at a time, on stderr
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lfm_jax").setLevel(logging.INFO)
     train_own(pathlib.Path(options.out), category, options.seed)
     print(
         f"lift with: lfm lift FILE --checkpoint={options.out} "

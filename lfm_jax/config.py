@@ -316,7 +316,7 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 def suggest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` or the list of what there is, to end a sentence with."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}" if close else f"; known: {', '.join(known)}"
 
 

@@ -23,8 +23,8 @@ in the units of the input unless --bone gives a scale. docs/files.md has the det
 """
 LIFT_EXAMPLE = """\
 example:
-  lfm lift walk.csv --checkpoint=runs/lfm2d --category=dog \\
-      --map snout=Nose --map tail=TailBase --bone Hip,Knee=120mm --out=walk.npz
+  lfm lift walk.csv --category=dog --map snout=Nose --map tail=TailBase \\
+      --bone L_B_Knee,L_B_Paw=120mm --out=walk.npz
 """
 INSPECT = """\
 Say what a file of 2D keypoints holds: its kind, individuals, frames, keypoints, and how
@@ -33,7 +33,7 @@ model they are of.
 """
 INSPECT_EXAMPLE = """\
 example:
-  lfm inspect walk.csv --checkpoint=runs/lfm2d
+  lfm inspect walk.csv
 """
 VIEW = """\
 Look at what lfm lift wrote as .npz: 2D beside 3D, frame by frame, coloured by

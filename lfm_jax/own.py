@@ -10,12 +10,14 @@ add anything to that (docs/results.md).
 import math
 import pathlib
 
+import numpy as np
+
 from lfm_jax.classical.diversity import view_spread
 from lfm_jax.config import Config, DataConfig, TrainConfig
-from lfm_jax.data.archive import Category, write_category
+from lfm_jax.data.archive import Category, read_category, write_category
 from lfm_jax.data.views import MIN_VISIBLE
 from lfm_jax.errors import LfmError
-from lfm_jax.workdir import writing
+from lfm_jax.workdir import CONFIG, writing
 
 KEYPOINTS = "keypoints"  # where the archive goes, below the work directory
 LEAST_SPREAD = 30.0  # degrees; what bodies that never turn come to: docs/files.md
@@ -75,15 +77,34 @@ def train_own(folder: pathlib.Path, category: Category, seed: int = 0):
         seed: of the run.
 
     Raises:
-        LfmError: as `train.loop.train_and_evaluate`.
+        LfmError: the folder holds the run of something else, or as
+            `train.loop.train_and_evaluate`.
     """
     from lfm_jax.train.loop import train_and_evaluate
     from lfm_jax.viz.report import report_run
 
     place = folder / KEYPOINTS / f"{category.name}.npz"
+    if (folder / CONFIG).exists():
+        if not place.exists() or _differ(read_category(place), category):
+            raise LfmError(
+                f"{folder} is of other files, keypoints, edges or another name: choose "
+                "another --out, or give the same again."
+            )
     with writing(folder):
         place.parent.mkdir(parents=True, exist_ok=True)
     write_category(place, category)
     results = train_and_evaluate(own_config(folder, category, seed), str(folder))
     report_run(results, folder)
     return results
+
+
+def _differ(one: Category, other: Category) -> bool:
+    """Whether two categories have other keypoints, edges, clips or 2D."""
+
+    def content(category: Category) -> tuple:
+        seen = category.visibility
+        points = np.where(seen[..., None], category.points2d, 0.0)
+        return category.keypoints, category.edges, category.sequence, seen, points
+
+    pairs = zip(content(one), content(other), strict=True)
+    return not all(np.array_equal(before, after) for before, after in pairs)

@@ -404,10 +404,8 @@ def _read_workdir(folder: pathlib.Path) -> tuple:
     # Zero: the run has not come to its end, where signs are chosen.
     decided = depth_sign != 0.0
     signs = np.where(decided, depth_sign, 1.0)
-    identity = workdir.identity(folder)
-    predict = lifting.make_predict(
-        model, params, signs, skeletons, finely=True, identity=identity
-    )
+    own = {"finely": True, "identity": workdir.identity(folder)}
+    predict = lifting.make_predict(model, params, signs, skeletons, **own)
     known = tuple((decided & has_truth).tolist())
     trust = _read_trust(folder / workdir.CONFIDENCE, skeletons)
     return skeletons, known, predict, trust

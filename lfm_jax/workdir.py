@@ -44,7 +44,7 @@ DIGESTS = "digests.json"  # of a folder in which damage is to be noticed
 _PACKAGES = ("lfm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
 
@@ -84,8 +84,8 @@ def writing(workdir: os.PathLike | str) -> Iterator[None]:
             ) from error
         if error.errno in _REFUSED:
             raise LfmError(
-                f"{place} cannot be written ({os.strerror(error.errno)}); choose a "
-                "--workdir that is a directory of yours."
+                f"{place} cannot be written ({os.strerror(error.errno)}); choose "
+                "another folder, one of yours."
             ) from error
         raise
 
@@ -153,7 +153,7 @@ def claim_file(
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise LfmError(
             f"{path.parent} belongs to another run by its {path.name} "
-            f"({', '.join(changed[:4])}{more}); choose another --workdir or undo that."
+            f"({', '.join(changed[:4])}{more}); choose another folder or undo that."
         )
 
 

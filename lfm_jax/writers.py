@@ -15,6 +15,7 @@ has y up, and frames that were left out are passed over (animation.py).
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import os
 import pathlib
@@ -36,6 +37,8 @@ AXES = {
     "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
 }
 METRES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+# What a kind is written by, and the extra that brings it.
+_LIBRARIES = {".c3d": ("ezc3d", "c3d"), ".glb": ("pygltflib", "gltf")}
 _LONGEST = 1_000_000  # Frames of a time series; a damaged number may be any.
 
 
@@ -134,10 +137,20 @@ def check_kind(path: pathlib.Path, up: str, fps: float) -> None:
     kinds = (".npz", *_SERIES)
     if path.suffix.lower() not in kinds:
         raise LfmError(f"{path} does not end in one of {', '.join(kinds)}: name it so.")
+    if not path.parent.is_dir():
+        raise LfmError(
+            f"{path} cannot be written (there is no folder {path.parent}): make it, or "
+            "choose another place."
+        )
+    library, extra = _LIBRARIES.get(path.suffix.lower(), ("", ""))
+    if library and importlib.util.find_spec(library) is None:
+        raise LfmError(
+            f"{path} needs {library} to be written: pip install 'lfm_jax[{extra}]'."
+        )
     if up and path.suffix.lower() == ".npz":
         raise LfmError(
-            f"{path} keeps the camera's frame, with its pose: --up is for "
-            f"{', '.join(_SERIES)}."
+            f"{path} keeps the camera's frame, with its pose: --up is for .csv, .trc "
+            "and .c3d."
         )
     if up == "z" and path.suffix.lower() == ".glb":
         raise LfmError(f"{path} has y up, as all glTF: leave out --up.")
@@ -234,12 +247,8 @@ def _cell(value: float, form: str) -> str:
 
 
 def _c3d(path: pathlib.Path, lifted: Lifted, axes: Float[np.ndarray, "3 3"]) -> bytes:
-    try:
-        import ezc3d
-    except ImportError as error:
-        raise LfmError(
-            f"{path} needs ezc3d to be written: pip install 'lfm_jax[c3d]'."
-        ) from error
+    import ezc3d
+
     series = _series(lifted, axes)
     file = ezc3d.c3d()
     point = file["parameters"]["POINT"]

@@ -55,7 +55,7 @@ def lfm(*arguments):
 def test_help_explains_every_verb_with_an_example():
     shown = lfm("--help")
     assert shown.returncode == 0
-    assert "lfm lift walk.csv --checkpoint=" in shown.stdout
+    assert "lfm lift walk.csv --category=" in shown.stdout
     assert "python -m lfm_jax.main" in shown.stdout
     assert "lfm lift walk.csv" in lfm("lift", "--help").stdout
     assert "lfm inspect walk.csv" in lfm("inspect", "--help").stdout
@@ -114,6 +114,28 @@ def test_the_summary_says_which_keypoints_to_trust(lift):
     assert status == 0 and named in out
 
 
+def test_the_input_is_never_written_over(lift, tmp_path):
+    status, _, err = lift(f"--out={tmp_path / 'in.npz'}", points2d=FRAMES)
+    assert status == 2 and "is the input itself" in err
+    with np.load(tmp_path / "in.npz") as kept:
+        np.testing.assert_array_equal(kept["points2d"], FRAMES)
+
+
+def test_where_too_few_names_match_it_says_which_do_not(lift):
+    names = [*DOG.keypoints[:3], *(f"bone_{i}" for i in range(len(DOG.keypoints) - 3))]
+    status, _, err = lift(points2d=FRAMES, names=np.array(names))
+    assert status == 2 and "only 3 of its keypoint names" in err
+    assert "not of it are bone_0, bone_1" in err and DOG.keypoints[-1] in err
+
+
+def test_trust_is_not_claimed_of_what_the_model_does_not_know(lift, monkeypatch):
+    trust = dataclasses.replace(serve.Lifter.from_workdir("").trust[0], usual=-1.0)
+    lifter = dataclasses.replace(serve.Lifter.from_workdir(""), trust=(trust,))
+    monkeypatch.setattr(serve.Lifter, "from_workdir", lambda folder: lifter)
+    out = lift(points2d=FRAMES)[1]
+    assert "warning" in out and "of points within" not in out
+
+
 def test_frames_that_the_model_does_not_explain_are_warned_of(lift, monkeypatch):
     points = np.random.default_rng(5).normal(size=(8, len(DOG.keypoints), 2))
     assert "warning" not in lift(points2d=points)[1]
@@ -143,6 +165,7 @@ def test_bad_input_is_one_sentence_and_status_two(lift, tmp_path):
         (["--threshold=2"], FRAMES, "threshold"),
         (["--up=y"], FRAMES, "--up"),
         (["--out=out.mat"], FRAMES, ".c3d"),
+        (["--out=nowhere/out.npz"], FRAMES, "no folder nowhere"),
         (["--out=out.trc"], FRAMES, "--fps"),
         (["--bone=joint_1,joint_2"], FRAMES, "A,B=LENGTH"),
         (["--bone=joint_1,joint_2=4 miles"], FRAMES, "A,B=LENGTH"),

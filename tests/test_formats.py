@@ -254,6 +254,7 @@ def test_rows_of_several_tracks_become_individuals(tmp_path):
         frame = plain(*values, titles)
         frame.insert(0, "track", name)
         frame.insert(1, "frame_idx", range(6))
+        frame.insert(2, "instance.score", 0.5)  # as SLEAP exports it
         frames.append(frame)
     pd.concat(frames).sort_values("frame_idx").to_csv(tmp_path / "a.csv", index=False)
     individuals = read_keypoints(tmp_path / "a.csv")

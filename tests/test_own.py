@@ -65,6 +65,9 @@ class TestCollect:
         other = dataclasses.replace(one, names=(*NAMES[:5], "tial"))
         with pytest.raises(LfmError, match="'tial' is none of .*did you mean 'tail'"):
             collect([one, other], "mouse")
+        strangers = dataclasses.replace(one, names=tuple(f"b{i}" for i in range(6)))
+        with pytest.raises(LfmError, match="'b0' is none of .*must have the same"):
+            collect([one, strangers], "mouse")
 
 
 class TestViews:
@@ -119,10 +122,17 @@ def test_two_tables_become_a_model_that_lifts(tmp_path, monkeypatch, capsys):
     out = str(tmp_path / "run")
     command = ["train", *files, "--name=mouse", f"--out={out}", "--edge", "nose,neck"]
     assert cli.main(command) == 0, capsys.readouterr().err
-    assert "120 frames in 2 clips, 6 keypoints" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "120 frames in 2 clips, 6 keypoints" in said.out
+    assert "beats" not in said.out  # there is no 3D
     assert (tmp_path / "run" / "report.html").exists()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert cli.main(command) == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+
+    capsys.readouterr()
+    assert cli.main([*command, "--edge", "neck,hip"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
 
     place = str(tmp_path / "out.npz")

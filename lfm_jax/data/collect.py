@@ -41,12 +41,13 @@ def collect(
     skeleton = Skeleton(name, tuple(names))
     clips = []
     for one in individuals:
-        points2d, visible, unknown = arrange(one, skeleton, {})
-        if unknown:
-            raise LfmError(
-                f"{one.source}: keypoint '{unknown[0]}' is none of {first.source}"
-                f"{suggest(unknown[0], names)}: all files must have the same."
-            )
+        for other in one.names or ():
+            if other.casefold() not in {name.casefold() for name in names}:
+                raise LfmError(
+                    f"{one.source}: keypoint '{other}' is none of {first.source}"
+                    f"{suggest(other, names)}: all files must have the same."
+                )
+        points2d, visible, _ = arrange(one, skeleton, {})
         clips.append((points2d, visible))
     lengths = [len(points2d) for points2d, _ in clips]
     return Category(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from lfm_jax.config import suggest
 from lfm_jax.data.readers import Keypoints2D
+from lfm_jax.data.views import MIN_VISIBLE
 from lfm_jax.errors import LfmError
 from lfm_jax.types import Skeleton
 
@@ -29,16 +30,18 @@ def match_keypoints(
 
     Raises:
         LfmError: a rename of or to a name that does not exist, two names for one
-            keypoint, or no name in common.
+            keypoint, or fewer names in common than a frame needs points.
     """
     renames = renames or {}
     _check_renames(names, skeleton, renames, source)
     index = _places([renames.get(name, name) for name in names], skeleton)
-    if (index < 0).all():
+    strange = [name for name, i in zip(names, index, strict=True) if i < 0]
+    if (known := len(names) - len(strange)) < min(MIN_VISIBLE, len(skeleton.keypoints)):
         raise LfmError(
-            f"{source}: none of its keypoint names ({', '.join(names)}) is one of "
-            f"category '{skeleton.name}' ({', '.join(skeleton.keypoints)}): map them "
-            f"with --map theirs=ours{_guess(names, skeleton)}."
+            f"{source}: {f'only {known}' if known else 'none'} of its keypoint names "
+            f"is one of category '{skeleton.name}' ({', '.join(skeleton.keypoints)}), "
+            f"and {MIN_VISIBLE} must be; not of it are {', '.join(strange) or 'none'}: "
+            f"map them with --map theirs=ours{_guess(strange, skeleton)}."
         )
     places, counts = np.unique(index[index >= 0], return_counts=True)
     if (counts > 1).any():

@@ -23,6 +23,8 @@ COLUMNS = (
 def results_table(eval_json: dict) -> str:
     """eval.json as plain text: every yardstick, per category and in the mean."""
     entries = eval_json["categories"]
+    if not any("ne_lifted" in entry for entry in entries.values()):
+        return _without_truth(eval_json)
     head = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
     groups = f"{'lifted':>{36 + 31}}{'canonical':>26}"
     lines = [groups, f"{'category':24}{'points':>6}{'test':>6}{head}"]
@@ -39,6 +41,17 @@ def results_table(eval_json: dict) -> str:
         label = f"without {small} of < {SMALL} test frames"
         lines.append(f"{label:36}" + _cells(eval_json["mean_without_small"]))
     return "\n".join([*lines, rule, *_notes(eval_json, scored)])
+
+
+def _without_truth(eval_json: dict) -> str:
+    """Of categories without 3D there is nothing to say but how the 2D is explained."""
+    lines = [f"{'category':24}{'points':>6}{'test':>6}{'2D':>6}"]
+    for name, entry in eval_json["categories"].items():
+        error = cell("reprojection", entry.get("reprojection"))
+        counts = f"{entry['keypoints']:6}{entry['test_frames']:6}"
+        lines.append(f"{name[:23]:24}{counts}{error:>6}")
+    lines.append("2D: error in the image in % of the shape's RMS radius.")
+    return "\n".join([*lines, *_remarks(eval_json)])
 
 
 def _cells(entry: dict, *, in_mm: bool = False) -> str:
@@ -71,6 +84,13 @@ def _notes(eval_json: dict, scored: list[dict]) -> list[str]:
         f"mean* in {mean}.",
         *_best_flip(eval_json["mean"]),
         *_films(eval_json["mean"]),
+        *_remarks(eval_json),
+    ]
+
+
+def _remarks(eval_json: dict) -> list[str]:
+    """What is missing, category by category."""
+    return [
         *(
             f"{name}: no 3D truth, so its depth sign is undetermined."
             for name, entry in eval_json["categories"].items()

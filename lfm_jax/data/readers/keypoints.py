@@ -105,7 +105,8 @@ def keypoints2d(
         called = f"'{names[keypoint]}'" if names else f"{keypoint}"
         raise LfmError(
             f"{source}, {labels[frame]}: keypoint {called} is visible but its "
-            f"coordinates are {_coordinates(points[frame, keypoint])}: mark it hidden."
+            f"coordinates are {_coordinates(points[frame, keypoint])}, or too large to "
+            "be a place in an image: mark it hidden."
         )
     points = np.where(shown[..., None], points, np.float32(0))
     return Keypoints2D(

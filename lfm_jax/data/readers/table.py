@@ -24,6 +24,7 @@ from lfm_jax.errors import LfmError
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
 _NUMBERED = ("frame", "frame_idx", "fnum")
 _NAMED = ("track", "individual")
+_SCORES = ("instance.score", "instance_score")  # SLEAP's, of all keypoints together
 _COORDINATE = re.compile(rf"(.+)[_. ]({'|'.join(COORDINATES)})", re.IGNORECASE)
 _MISSING = ("", "na", "nan", "none", "null")
 _LARGEST = 2.0**53  # Whole numbers up to here are exact.
@@ -183,7 +184,9 @@ def labelled(index: Iterable[str]) -> tuple[tuple[str, ...], Int[np.ndarray, "f"
 def _read_plain(path: pathlib.Path, rows: _Rows, threshold: float) -> list[Keypoints2D]:
     titles = [cell.strip() for cell in rows.pop(0)[1]]
     matches = [_COORDINATE.fullmatch(title) for title in titles]
-    places = [i for i, match in enumerate(matches) if match]
+    places = [
+        i for i, match in enumerate(matches) if match and titles[i] not in _SCORES
+    ]
     if not places:
         raise LfmError(
             f"{path} has no columns such as nose_x and nose_y (it begins with "
