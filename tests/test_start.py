@@ -1,8 +1,6 @@
 """Laws of the start: one depth sign, kept once made, honest about a damaged file."""
 
 import dataclasses
-import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -183,39 +181,3 @@ def test_a_damaged_file_is_an_error_that_says_what_to_do(made, folder, tmp_path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LfmError, match="run the training command again"):
         start.read_factorized(path)
-
-
-class TestSideBySide:
-    """Categories are made at once, but never two that would compile the same."""
-
-    SIZES = {4: (24, 256), 1: (24, 512), 3: (24, 512), 0: (24, 256), 2: (24, 512)}
-
-    @pytest.fixture(autouse=True)
-    def two_workers(self, monkeypatch):
-        monkeypatch.setattr(start, "_workers", lambda: 2)
-
-    def test_firsts_of_every_size_meet_before_the_others(self):
-        firsts, done = threading.Barrier(2, timeout=60), []
-
-        def make(index):
-            if index in (4, 1):
-                firsts.wait()  # forever, if they were made one by one
-                time.sleep(0.2 if index == 4 else 0.0)  # for those that cannot wait
-            else:
-                assert {4, 1} <= set(done)
-            done.append(index)
-            return index**2
-
-        found = dict(start._side_by_side(make, self.SIZES))
-        assert found == {index: index**2 for index in self.SIZES}
-
-    def test_after_a_failure_no_other_begins(self):
-        begun = []
-
-        def make(index):
-            begun.append(index)
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            list(start._side_by_side(make, self.SIZES))
-        assert set(begun) <= {4, 1}

@@ -76,12 +76,14 @@ def prepare(
 ) -> tuple[Frames, float]:
     """At most `frames` frames, evenly spread, normalised and padded; and their unit.
 
-    Padded as `padded_frames` says. Sizes are in the unit, by default the median size.
+    Padded to `frames` halved as often as they still fit: few sizes to compile, little
+    computed on padding. Sizes are in the unit, by default the median size.
     """
     usable = np.flatnonzero(mask.sum(1) >= 4)
     if len(usable) > frames:
         usable = usable[np.linspace(0, len(usable) - 1, frames).astype(int)]
-    frames = padded_frames(len(usable), frames, fewest)
+    while frames > fewest and len(usable) <= frames // 2:
+        frames //= 2
     seen = mask[usable][..., None]
     count = np.maximum(seen.sum(1, keepdims=True), 1)
     points = np.where(seen, points2d[usable], 0.0)
@@ -97,14 +99,6 @@ def prepare(
         jnp.asarray(np.pad(seen[..., 0], [rows, columns])),
         jnp.asarray(sizes.astype(np.float32)),
     ), unit
-
-
-def padded_frames(count: int, most: int, fewest: int = FEWEST) -> int:
-    """`most` halved as often as so many frames still fit: few sizes to compile, little
-    computed on padding."""
-    while most > fewest and count <= most // 2:
-        most //= 2
-    return most
 
 
 def random_model(key, frames: Frames) -> LowRank:

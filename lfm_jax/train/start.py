@@ -10,25 +10,23 @@ soon as it is done; a resumed run reads the very same numbers. What is kept says
 was made from, and is made again for anything else.
 """
 
-import concurrent.futures
 import dataclasses
 import logging
-import os
 import pathlib
 import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lfm_jax.classical import factorization
+from lfm_jax.classical.factorization import factorize, factorize_rigid
 from lfm_jax.classical.lengths import steady_lengths
-from lfm_jax.classical.low_rank import NOISE_FLOOR, padded_frames, prepare
+from lfm_jax.classical.low_rank import NOISE_FLOOR, prepare
 from lfm_jax.config import ModelConfig
 from lfm_jax.data.dataset import TrainingData, fingerprint
 from lfm_jax.errors import LfmError
@@ -144,73 +142,34 @@ def _factorize(
     source: str,
 ) -> dict[str, np.ndarray]:
     """All categories that are not done yet; the arrays of the file."""
+    rows, count = [], len(training.skeletons)
     width = max(len(skeleton.keypoints) for skeleton in training.skeletons)
-    paths = [parts / f"{i:03d}.npz" for i in range(len(training.skeletons))]
-    rows = dict(enumerate(_kept(path, source) for path in paths))
-    missing = [index for index, row in rows.items() if row is None]
-
-    def make(index: int) -> dict[str, np.ndarray]:
-        seen = training.observations[index]
-        began = time.perf_counter()
-        row = _category(seen, held_out[index], bases, neighbours, seed, width)
-        row["seconds"] = np.float32(time.perf_counter() - began)
-        _write(paths[index], row, source)
-        return row
-
-    sizes = {index: _size(training.observations[index], width) for index in missing}
-    for index, row in _side_by_side(make, sizes):
-        rows[index] = row
-        done = sum(row is not None for row in rows.values())
-        name = training.skeletons[index].name
-        _log.info("factorized %s (%d of %d)", name, done, len(rows))
-    return {name: np.stack([row[name] for row in rows.values()]) for name in rows[0]}
-
-
-def _side_by_side(make: Callable, sizes: dict[int, tuple]) -> Iterator[tuple]:
-    """(index, make(index)) of all, as they come; each depends on nothing but itself.
-
-    One category keeps one core busy. Those of one size share programs, which the first
-    of them compiles before the others begin.
-    """
-    firsts = {size: index for index, size in reversed(sizes.items())}.values()
-    others = [index for index in sizes if index not in firsts]
-    with concurrent.futures.ThreadPoolExecutor(_workers()) as pool:
-        try:
-            for wave in (firsts, others):
-                begun = {pool.submit(make, index): index for index in wave}
-                for future in concurrent.futures.as_completed(begun):
-                    yield begun[future], future.result()
-        except BaseException:  # also Ctrl-C: what is under way is finished, no more
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _workers() -> int:
-    """Categories factorized side by side: one for each core, if cores compute."""
-    if jax.default_backend() != "cpu":
-        return 1
-    allowed = getattr(os, "sched_getaffinity", None)  # macOS has none
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-def _size(seen: Observation, width: int) -> tuple[int, int]:
-    """Keypoints and frames that a category is padded to, by which programs differ."""
-    padded = NARROWEST
-    while padded < seen.annotated.shape[1]:
-        padded *= 2
-    usable = int(np.sum(seen.annotated.sum(axis=1) >= 4))
-    return min(padded, width), padded_frames(usable, factorization.FRAMES)
+    for index, skeleton in enumerate(training.skeletons):
+        path = parts / f"{index:03d}.npz"
+        row = _kept(path, source)
+        if row is None:
+            seen = training.observations[index]
+            began = time.perf_counter()
+            row = _category(seen, held_out[index], bases, neighbours, seed, width)
+            row["seconds"] = np.float32(time.perf_counter() - began)
+            _write(path, row, source)
+        rows.append(row)
+        _log.info("factorized %s (%d of %d)", skeleton.name, len(rows), count)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _category(seen, held_out, bases, neighbours, seed, width):
-    padded, _ = _size(seen, width)
+    padded = NARROWEST
+    while padded < seen.annotated.shape[1]:
+        padded *= 2
+    padded = min(padded, width)
     frames = seen.points2d, seen.annotated
     others = np.asarray(held_out.points2d), np.asarray(held_out.observed)
-    rigid = factorization.factorize_rigid(*frames, width=padded, seed=seed)
+    rigid = factorize_rigid(*frames, width=padded, seed=seed)
     found = {"rigid": _pad(rigid.shapes[0], width)}
     if not bases:
         return found
-    models = factorization.factorize(*frames, others, bases, width=padded, seed=seed)
+    models = factorize(*frames, others, bases, width=padded, seed=seed)
     most = max(bases) + 1
     shapes = np.stack([_pad(_pad(m.shapes, padded, axis=1), most) for m in models])
     noise = np.stack([_pad(m.noise, padded, value=1.0) for m in models])
