@@ -220,8 +220,13 @@ def test_fewer_than_four_visible_points():
 
 
 def test_points_unknown_to_the_category_do_not_count_as_visible():
-    names = [*DOG.keypoints[:3], *"abcdefg"]
-    refused("frame 0", "3 visible points", points2d=FRAMES[:, :10], names=names)
+    names, visible = [*DOG.keypoints[:4], *"abcdef"], np.ones((len(FRAMES), 10), bool)
+    visible[:, 0] = False
+    shown = {"points2d": FRAMES[:, :10], "visible": visible, "names": names}
+    refused("frame 0", "3 visible points", **shown)
+    refused(
+        "only 3 of its keypoint names", **shown | {"names": [*names[:3], *"dcbagef"]}
+    )
 
 
 def test_all_visible_points_on_one_spot():

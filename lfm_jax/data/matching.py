@@ -39,9 +39,10 @@ def match_keypoints(
     if (known := len(names) - len(strange)) < min(MIN_VISIBLE, len(skeleton.keypoints)):
         raise LfmError(
             f"{source}: {f'only {known}' if known else 'none'} of its keypoint names "
-            f"is one of category '{skeleton.name}' ({', '.join(skeleton.keypoints)}), "
-            f"and {MIN_VISIBLE} must be; not of it are {', '.join(strange) or 'none'}: "
-            f"map them with --map theirs=ours{_guess(strange, skeleton)}."
+            f"{'are' if known else 'is'} of category '{skeleton.name}' "
+            f"({', '.join(skeleton.keypoints)}), and {MIN_VISIBLE} must be; not of it "
+            f"are {', '.join(strange) or 'none'}: map them with --map theirs=ours"
+            f"{_guess(strange, skeleton)}."
         )
     places, counts = np.unique(index[index >= 0], return_counts=True)
     if (counts > 1).any():
