@@ -14,5 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 make_environment
 install_package ""
 
-exec .venv/bin/python -m lfm_jax.main \
-  --config=configs/lfm2d.py --workdir=runs/lfm2d "$@"
+# A second --config would define every --config.key=value once more, which is refused.
+if [[ ! " $* " =~ " --config"[=\ ] ]]; then
+  set -- --config=configs/lfm2d.py "$@"
+fi
+exec .venv/bin/python -m lfm_jax.main --workdir=runs/lfm2d "$@"

@@ -144,6 +144,24 @@ def test_a_share_that_is_none_is_one_sentence(share):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("given", [[], ["--config=configs/lfm2d.py:debug"]])
+def test_the_local_launcher_names_one_config(given, tmp_path):
+    """Two would define every --config.key=value twice, which the trainer refuses."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    python = tmp_path / ".venv/bin/python"
+    for path in (tmp_path / "setup.py", tmp_path / "lfm_jax/__init__.py", python):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    more = [*given, "--config.seed=1", "--workdir=runs/mine"]
+    done = run("bash", str(tmp_path / "launch/local.sh"), *more)
+    *_, command = commands(done)
+    assert command[:2] == ["-m", "lfm_jax.main"] and command[-2:] == more[-2:]
+    check_flags(command[2:])
+    named = [flag for flag in command if flag.startswith("--config=")]
+    assert named == (given or ["--config=configs/lfm2d.py"])
+
+
 def test_shellcheck_finds_nothing():
     beside = pathlib.Path(sys.executable).with_name("shellcheck")
     shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
