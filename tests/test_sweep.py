@@ -16,7 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SWEEP = """
 CONFIG = "configs/lfm2d.py:debug,model.bases="
-RUNS = [{"seed": 0}, {"seed": 1}, {"seed": 0, "model.injection": "nowhere"}]
+RUNS = [{"train.steps": 4}, {"train.steps": 3}, {"model.injection": "nowhere"}]
 """
 COMMON = "--config.data.only=car"
 
@@ -55,18 +55,18 @@ def test_a_stopped_sweep_goes_on_past_what_fails_and_a_finished_run_rests(
     done = run(file, out)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 of 3 runs" in done.stdout
-    assert "failed: {'seed': 0, 'model.injection': 'no" in done.stdout
+    assert "failed: {'model.injection': 'nowhere'}" in done.stdout
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
     with (out / "depth.csv").open() as table:
         rows = list(csv.DictReader(table))
-    told = {(row["seed"], row["category"]) for row in rows}
+    told = {(row["train.steps"], row["category"]) for row in rows}
     assert len(rows) == len(told) == 2 * 2  # one category, and the mean
     assert len({row["run"] for row in rows}) == 2
-    assert len(list((out / "starts").glob("*.npz"))) == 2  # one for each seed
+    assert len(list((out / "starts").glob("*.npz"))) == 1  # which all share
 
     rest = [path.parent for path in out.glob("*/eval.json")]
     written = {p: p.stat().st_mtime_ns for at in rest for p in at.iterdir()}
-    assert run(file, out).stdout.startswith("1 of 1: {'seed': 0, 'model.injection'")
+    assert run(file, out).stdout.startswith("1 of 1: {'model.injection'")
     assert written == {p: p.stat().st_mtime_ns for at in rest for p in at.iterdir()}
 
 
@@ -75,11 +75,13 @@ def test_a_dry_run_prints_commands_that_the_trainer_takes(file, tmp_path):
     lines = done.stdout.splitlines()
     assert len(set(lines)) == 3 and not (tmp_path / "out").exists()
     for line, more in zip(
-        lines, ("0", "1", "0 --config.model.injection=nowhere"), strict=True
+        lines,
+        ("train.steps=4", "train.steps=3", "model.injection=nowhere"),
+        strict=True,
     ):
         assert line.startswith(
             "python -m lfm_jax.main --config=configs/lfm2d.py:debug,model.bases= "
-            f"--config.seed={more} {COMMON} --workdir="
+            f"--config.{more} {COMMON} --workdir="
         )
 
 
