@@ -74,6 +74,8 @@ def measure(folder: pathlib.Path, names: str) -> dict[str, dict[str, float]]:
 
 
 def main(arguments: list[str]) -> None:
+    if not arguments or len(arguments) % 2:
+        sys.exit(__doc__)
     entries = {}
     for folder, names in zip(arguments[::2], arguments[1::2], strict=True):
         entries |= measure(pathlib.Path(folder), names)
