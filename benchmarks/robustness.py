@@ -1,7 +1,7 @@
 """A trained run on test frames with points hidden or moved, or under other cameras.
 
     python benchmarks/robustness.py runs/archive-0 runs/archive-1 runs/archive-2
-    python benchmarks/robustness.py --cameras runs/archive-0
+    python benchmarks/robustness.py --cameras runs/archive-0 runs/archive-1 ...
 
 Hidden: each observed point of a test frame with that probability, at least four kept.
 Noise: Gaussian, of that many percent of the frame's RMS radius in each image
@@ -9,10 +9,10 @@ coordinate.
 
 Cameras: the run keeps its weights, models and depth signs, and is shown the test frames
 of every family (docs/data.md) that can see a category; `perspective` from so many times
-the largest distance between two points of the frame, in the run's own views. At most
-`FRAMES` test frames of a category, evenly spaced.
+the largest distance between two points of the frame, in the run's own views.
 
-The yardsticks get the very same input. Errors are means over categories, in % of a
+At most `FRAMES` test frames of a category, evenly spaced. The yardsticks get the very
+same input. Errors are means over categories, in % of a
 shape's RMS radius, over all points, hidden or not; with several runs the mean over
 runs, and for ours the smallest and largest.
 """
@@ -20,6 +20,7 @@ runs, and for ours the smallest and largest.
 import argparse
 import dataclasses
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -89,7 +90,7 @@ def worsened(dataset: Dataset) -> dict[str, list]:
     """The test frames, as they are and damaged."""
     settings = {f"hidden {share:.0%}": (share, 0.0) for share in HIDDEN}
     settings |= {f"noise {share:.0%}": (0.0, share) for share in NOISE}
-    test = dataset.evaluation.test
+    test = [_thin(part) for part in dataset.evaluation.test]
     return {
         name: [damaged(part, *setting, i) for i, part in enumerate(test)]
         for name, setting in settings.items()
@@ -162,6 +163,7 @@ def measure(folder: pathlib.Path, cameras: bool) -> dict[str, dict]:
             perspective=config.data.camera == "perspective",
         )
         found[name] = numbers["mean"] | {"of": len(use)}
+        print(f"{folder}, {name}: {numbers['mean']['ne_lifted']:.2f}", file=sys.stderr)
     return found
 
 
