@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402, I001
 
+import gc
 import importlib.metadata
 import os
 import tempfile
@@ -24,6 +25,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# Most of the rest is tracing, which makes many objects that live: looking for garbage
+# among them at every 700th, and telling XLA which line each is from, is a tenth of it.
+gc.set_threshold(20_000, 20, 20)
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 import jax
 import pytest

@@ -5,7 +5,7 @@ benchmarks/validation.py says what each recipe comes to on validation frames.
 
 CONFIG = "configs/lfm2d.py:archive,supervised"
 
-RECIPES = ((1e-3, 1200), (2e-3, 1200), (1e-3, 2400), (1e-3, 4800))
+RECIPES = ((1e-3, 1200), (2e-3, 1200), (1e-3, 2400), (1e-3, 4800), (1e-3, 9600))
 
 RUNS = [
     {"optim.learning_rate": rate, "train.steps": steps, "seed": seed}
