@@ -1,6 +1,6 @@
 """Each category alone, in as many steps of as many of its shapes as together.
 
-Together: the runs of injection.py with the encoding at every layer.
+Together: the first row of encoding.py.
 """
 
 import itertools

@@ -6,9 +6,9 @@
     Y  = write(h)
 
 Every category reads and writes its keypoints by matrices of its own (`keypoints`), what
-lies between is shared. So parts have identity here without any encoding of it. With a
-small code the network cannot copy its input, which is how the networks of 2017 to 2019
-came to depth from L_2d alone.
+lies between is shared. So parts have identity here without any encoding of it. The
+networks of 2017 to 2019 came to depth from L_2d alone with such a code; what width it
+has matters little (docs/results.md).
 
 Input is normalised: centred, RMS radius 1 over observed points.
 """
