@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # Most of the rest is tracing, which makes many objects that live: looking for garbage
-# among them at every 700th, and telling XLA which line each is from, is a tenth of it.
+# among them at every 700th, and telling XLA which line each is from, is some percent.
 gc.set_threshold(20_000, 20, 20)
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
