@@ -12,9 +12,9 @@ of every family (docs/data.md) that can see a category; `perspective` from so ma
 the largest distance between two points of the frame, in the run's own views.
 
 At most `FRAMES` test frames of a category, evenly spaced. The yardsticks get the very
-same input. Errors are means over categories, in % of a
-shape's RMS radius, over all points, hidden or not; with several runs the mean over
-runs, and for ours the smallest and largest.
+same input. Errors are means over categories, in % of a shape's RMS radius, over all
+points, hidden or not; with several runs the mean over runs, and for ours the smallest
+and largest.
 """
 
 import argparse
