@@ -143,3 +143,12 @@ def test_every_sweep_of_the_repository_expands_to_runs_that_differ(
     monkeypatch.chdir(ROOT)
     runs = sweep.expand(path, [], tmp_path)
     assert runs and len({run.workdir for run in runs}) == len(runs)
+
+
+def test_each_seed_has_a_start_of_its_own(sweep, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file.write_text(
+        SWEEP.replace('{"train.steps": 3}', '{"seed": 1}, {"train.steps": 3}')
+    )
+    first, other, again, last = sweep.expand(file, [], tmp_path / "out")
+    assert first.start == again.start == last.start != other.start
